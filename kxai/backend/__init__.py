@@ -1,0 +1,26 @@
+"""The seam to the machine: everything that ``keras.ops`` does not offer."""
+
+from __future__ import annotations
+
+import keras
+
+from kxai.errors import MissingDependencyError
+
+if keras.backend.backend() != "tensorflow":
+    raise MissingDependencyError(
+        "kxai runs on Keras with the TensorFlow backend.",
+        expected="KERAS_BACKEND=tensorflow",
+        received=f"KERAS_BACKEND={keras.backend.backend()}",
+        fix="set the environment variable KERAS_BACKEND=tensorflow before Keras is first imported.",
+    )
+
+from kxai.backend.tensorflow import (  # noqa: E402
+    compile,
+    dataset_batches,
+    depends_on,
+    is_dataset,
+    to_numpy,
+    vjp,
+)
+
+__all__ = ["compile", "dataset_batches", "depends_on", "is_dataset", "to_numpy", "vjp"]

@@ -1,0 +1,106 @@
+"""TensorFlow: vector-Jacobian products, compilation, conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+Pullback = Callable[[Sequence[Any]], list[Any]]
+
+
+def vjp(function: Callable[..., Any], *inputs: Any) -> tuple[tuple[Any, ...], Pullback]:
+    """Run ``function`` and keep its pullback.
+
+    In a compiled function the pullback costs nothing until it is called, and nothing of the forward pass is computed
+    a second time.
+
+    Args:
+        function: tensors -> tensor or tuple of tensors.
+        inputs: tensors; integer ones get None from the pullback.
+
+    Returns:
+        (outputs, pullback): the outputs as a tuple; ``pullback(cotangents)`` takes one cotangent (or None) per output
+        and returns one tensor per input, zeros where an input has no influence.
+    """
+    watched = [x for x in inputs if x.dtype.is_floating]
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(watched)
+        result = function(*inputs)
+        outputs = tuple(result) if isinstance(result, (tuple, list)) else (result,)
+
+    def pullback(cotangents: Sequence[Any]) -> list[Any]:
+        pairs = [(y, c) for y, c in zip(outputs, cotangents, strict=True) if c is not None and y.dtype.is_floating]
+        if not pairs or not watched:
+            return [tf.zeros_like(x) if x.dtype.is_floating else None for x in inputs]
+        gradients = iter(
+            tape.gradient(
+                [y for y, _ in pairs],
+                watched,
+                output_gradients=[c for _, c in pairs],
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+        )
+        return [_dense(next(gradients)) if x.dtype.is_floating else None for x in inputs]
+
+    return outputs, pullback
+
+
+def compile(function: Callable[..., Any], signature: Any, jit: bool = False) -> Callable[..., Any]:
+    """Compile ``function`` once for all batch sizes.
+
+    Args:
+        function: takes and returns nested structures of tensors.
+        signature: per argument a nested structure of (shape, dtype name); None in a shape is any size.
+        jit: compile with XLA.
+    """
+    specs = [
+        tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), argument) for argument in signature
+    ]
+    return tf.function(function, input_signature=specs, autograph=False, jit_compile=jit or None)
+
+
+def to_numpy(tensor: Any) -> np.ndarray:
+    """A tensor as an array."""
+    return np.asarray(tensor)
+
+
+def is_dataset(value: Any) -> bool:
+    """Whether ``value`` is a ``tf.data.Dataset``."""
+    return isinstance(value, tf.data.Dataset)
+
+
+def dataset_batches(dataset: Any, batch_size: int, rank: int) -> Iterator[Any]:
+    """Batches of inputs of a dataset, as arrays.
+
+    Args:
+        dataset: elements are inputs, or tuples of which the first entry is the inputs (as for ``model.fit``).
+        batch_size: used when the elements are single samples.
+        rank: rank of the model's first input with its batch axis; tells single samples from batches.
+    """
+    spec = dataset.element_spec
+    if isinstance(spec, tuple):
+        dataset = dataset.map(lambda *element: element[0])
+    first = tf.nest.flatten(dataset.element_spec)[0]
+    if first.shape.rank == rank - 1:
+        dataset = dataset.batch(batch_size)
+    return dataset.as_numpy_iterator()
+
+
+def depends_on(variables: Sequence[Any], function: Callable[[], Any], leaves: Callable[[], Sequence[Any]]) -> bool:
+    """Whether any tensor of ``leaves()``, computed while ``function`` ran, was computed from ``variables``."""
+    values = [v.value for v in variables if tf.as_dtype(v.dtype).is_floating]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(values)
+        function()
+        tensors = [t for t in leaves() if tf.is_tensor(t) and t.dtype.is_floating]
+        total = tf.add_n([tf.reduce_sum(tf.cast(t, tf.float32)) for t in tensors]) if tensors else None
+    if total is None:
+        return False
+    return any(gradient is not None for gradient in tape.gradient(total, values))
+
+
+def _dense(gradient: Any) -> Any:
+    return tf.convert_to_tensor(gradient)

@@ -1,0 +1,140 @@
+"""The one table: which Keras layer, activation or operation is of which kind.
+
+A layer class listed here stays one node (or the few nodes of its entry in ``expand.py``), provided that the class
+itself defines ``call``; a subclass with its own ``call`` is opened like any custom layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from kxai.graph.graph import Kind
+
+
+def layers_named(names: str) -> list[type]:
+    """Layer classes by name; a name that this Keras version lacks is left out."""
+    return [getattr(keras.layers, name) for name in names.split() if name in vars(keras.layers)]
+
+
+def _ranks(*stems: str) -> str:
+    return " ".join(f"{stem}{rank}D" for stem in stems for rank in (1, 2, 3))
+
+
+# Layers that return their input at inference.
+IDENTITIES: frozenset[type] = frozenset(
+    layers_named(
+        "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout GaussianNoise AlphaDropout "
+        "ActivityRegularization Identity RandomBrightness RandomColorDegeneration RandomColorJitter RandomContrast "
+        "RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomInvert "
+        "RandomPerspective RandomPosterization RandomRotation RandomSaturation RandomSharpness RandomShear "
+        "RandomTranslation RandomZoom AugMix CutMix MixUp RandAugment"
+    )
+)
+
+# Layers that stay one node.
+LAYERS: dict[type, tuple[str, Kind]] = {
+    layer: (op, kind)
+    for names, op, kind in (
+        ("Flatten", "flatten", Kind.ROUTE),
+        ("Reshape", "reshape", Kind.ROUTE),
+        ("Permute", "transpose", Kind.ROUTE),
+        ("RepeatVector", "repeat", Kind.ROUTE),
+        ("Concatenate", "concatenate", Kind.ROUTE),
+        (_ranks("ZeroPadding"), "pad", Kind.ROUTE),
+        (_ranks("Cropping") + " CenterCrop", "crop", Kind.ROUTE),
+        ("UpSampling1D UpSampling3D", "up_sample", Kind.ROUTE),
+        (_ranks("MaxPooling", "AdaptiveMaxPooling"), "max_pool", Kind.MAX),
+        (_ranks("GlobalMaxPooling"), "global_max_pool", Kind.MAX),
+        ("Maximum", "maximum", Kind.MAX),
+        ("Minimum", "minimum", Kind.MAX),
+        ("Add", "add", Kind.SUM),
+        ("Subtract", "subtract", Kind.SUM),
+        ("Average", "average", Kind.SUM),
+        (_ranks("AveragePooling", "AdaptiveAveragePooling"), "average_pool", Kind.SUM),
+        (_ranks("GlobalAveragePooling"), "global_average_pool", Kind.SUM),
+        ("Resizing", "resize", Kind.SUM),
+        ("Multiply", "multiply", Kind.PRODUCT),
+        ("Dot", "dot", Kind.BILINEAR),
+        ("Normalization", "normalization", Kind.SCALE),
+        ("Rescaling", "rescaling", Kind.SCALE),
+        ("LeakyReLU", "leaky_relu", Kind.ELEMENTWISE),
+        ("PReLU", "prelu", Kind.ELEMENTWISE),
+        ("ELU", "elu", Kind.ELEMENTWISE),
+        ("Softmax", "softmax", Kind.SOFTMAX),
+        ("RMSNormalization", "rms_norm", Kind.NORM),
+        ("UnitNormalization", "unit_norm", Kind.NORM),
+        ("Embedding", "embedding", Kind.LOOKUP),
+        ("SimpleRNN GRU LSTM RNN Bidirectional ConvLSTM1D ConvLSTM2D ConvLSTM3D", "recurrent", Kind.RECURRENT),
+    )
+    for layer in layers_named(names)
+}
+
+# Keras' own activation functions: known to act on each element alone (softmax and its kin excepted).
+ACTIVATIONS: dict[Any, tuple[str, Kind]] = {
+    function: (name, Kind.SOFTMAX if name in ("softmax", "log_softmax", "sparsemax") else Kind.ELEMENTWISE)
+    for name, function in vars(keras.activations).items()
+    if callable(function) and name not in ("get", "serialize", "deserialize", "glu", "linear", "swish", "hard_swish")
+}
+
+_OPS = {
+    Kind.ROUTE: """
+        Reshape Ravel Transpose Squeeze ExpandDims Concatenate Stack Hstack Vstack Dstack Pad GetItem Slice Split Hsplit
+        Vsplit Dsplit ArraySplit Unstack Take TakeAlongAxis Flip Fliplr Flipud Rot90 Roll Repeat Tile BroadcastTo
+        Swapaxes Moveaxis Cast SaturateCast Copy ConvertToTensor Diagonal Tril Triu DepthToSpace SpaceToDepth Where
+        Sort SliceUpdate Scatter ScatterUpdate Unfold ExtractPatches PadImages CropImages View""",
+    Kind.MAX: "Max Amax Min Amin Maximum Minimum Fmax Fmin MaxPool AdaptiveMaxPool",
+    Kind.SUM: """
+        Add Subtract Sum Mean Average AveragePool AdaptiveAveragePool Cumsum Negative Trace Diff Resize Fold
+        RGBToGrayscale""",
+    Kind.PRODUCT: "Multiply Divide TrueDivide DivideNoNan",
+    Kind.BILINEAR: "Matmul Dot Einsum Tensordot Vdot Inner Outer Kron",
+    Kind.AFFINE: "Conv DepthwiseConv ConvTranspose",
+    Kind.SCALE: "BatchNorm",
+    Kind.SOFTMAX: "Softmax LogSoftmax Sparsemax",
+    Kind.NORM: "RMSNorm Normalize",
+    Kind.LOOKUP: "OneHot",
+    Kind.ELEMENTWISE: """
+        ReLU Relu Relu6 Sigmoid SparseSigmoid Softplus Softsign SoftShrink SparsePlus Silu Squareplus LogSigmoid
+        LeakyRelu HardSigmoid HardSilu Elu Selu Gelu Celu TanhShrink HardTanh HardShrink Threshold Mish Absolute Abs
+        Fabs Arccos Arccosh Arcsin Arcsinh Arctan Arctanh Cbrt Clip Cos Cosh Exp Exp2 Expm1 Log Log10 Log1p Log2
+        Power Reciprocal Sin Sinc Sinh Sqrt Rsqrt Square Tan Tanh Erf Erfc StopGradient Sign Round Floor Ceil
+        NanToNum ZerosLike OnesLike""",
+}
+# Operations carry no public class; their class names are unique among operations (layers are looked up by class above).
+OPS: dict[str, Kind] = {name: kind for kind, names in _OPS.items() for name in names.split()}
+
+_RENAMED = {"ReLU": "relu", "Silu": "silu", "Max": "max", "Amax": "max", "Min": "min", "Amin": "min"}
+
+
+def own_class(layer: Any, table: Any) -> type | None:
+    """The class of ``table`` that ``layer`` is an instance of and whose ``call`` it uses unchanged."""
+    for base in type(layer).__mro__:
+        if base in table:
+            return base if type(layer).call is base.call else None
+    return None
+
+
+def op_name(operation: Any) -> str:
+    """Canonical lower-case name of an operation, such as "hard_sigmoid" for ``HardSigmoid``."""
+    name = type(operation).__name__
+    if name in _RENAMED:
+        return _RENAMED[name]
+    return "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name))
+
+
+def refine(op: str, kind: Kind, active: tuple[bool, ...]) -> Kind:
+    """The kind of a call once it is known which of its operands carry relevance.
+
+    A sum or product with a constant maps each input to one output; a matrix product with a constant is affine.
+    """
+    if sum(active) > 1 or len(active) == 0:
+        return kind
+    if op in ("add", "subtract", "multiply", "negative"):
+        return Kind.SCALE
+    if kind is Kind.PRODUCT:
+        return Kind.SCALE if active[0] else Kind.ELEMENTWISE
+    if op in ("maximum", "minimum", "fmax", "fmin"):
+        return Kind.ELEMENTWISE
+    return Kind.AFFINE if kind is Kind.BILINEAR else kind

@@ -1,0 +1,164 @@
+"""The nouns of a model's graph: edges are tensors, nodes are calls. All are frozen values."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, final
+
+from kxai.graph.affine import Affine, Scale
+
+
+@final
+class Kind(enum.Enum):
+    """What a call does, as far as propagation rules care. A closed vocabulary."""
+
+    AFFINE = "affine"  # y = x W + b: Dense, EinsumDense, convolutions, matmul with weights
+    SCALE = "scale"  # one output per input, y = x s + t: BatchNormalization, Rescaling, adding a constant
+    ELEMENTWISE = "elementwise"  # an activation function
+    ROUTE = "route"  # moves values: reshape, padding, concatenation, slicing
+    MAX = "max"  # passes winners on: max-pooling, Maximum, Minimum
+    SUM = "sum"  # adds with constant weights: Add, Subtract, average pooling, mean
+    PRODUCT = "product"  # elementwise product or quotient of two active tensors
+    BILINEAR = "bilinear"  # matrix product of two active tensors
+    SOFTMAX = "softmax"
+    NORM = "norm"  # division by a statistic of the same tensor
+    LOOKUP = "lookup"  # embedding of integers
+    RECURRENT = "recurrent"
+    OPAQUE = "opaque"  # a call that could not be opened
+
+    def __repr__(self) -> str:
+        return f"Kind.{self.name}"
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Edge:
+    """A tensor of the graph, identified by object identity.
+
+    Attributes:
+        shape: static shape; None where the size follows the batch or is not known.
+        dtype: Keras dtype name.
+        name: the input's name for graph inputs, else "".
+        batch: (axis, factor) such that ``shape[axis] == factor * batch size``, or None.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: str
+    name: str = ""
+    batch: tuple[int, int] | None = None
+
+    @property
+    def is_float(self) -> bool:
+        return "float" in self.dtype
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One call of a layer or of an operation.
+
+    Attributes:
+        path: unique name, nested layers joined by "/"; the second call of a layer ends in "#2".
+        op: canonical name of the operation, such as "conv", "relu", "add".
+        kind: what rules need to know of it.
+        call: pure function, one tensor per input edge -> tensor or tuple of tensors.
+        inputs, outputs: edges.
+        affine: for AFFINE nodes, the linear map, its kernel and bias.
+        scale: for SCALE nodes whose factor and shift are per channel.
+        average: for MAX nodes, the averaging counterpart with the same windows.
+        layer: the user's Keras layer that was called, for matching and messages.
+        merged: paths of nodes that were merged into this one.
+        reason: for OPAQUE nodes, why the call could not be opened.
+    """
+
+    path: str
+    op: str
+    kind: Kind
+    call: Callable[..., Any]
+    inputs: tuple[Edge, ...]
+    outputs: tuple[Edge, ...]
+    affine: Affine | None = None
+    scale: Scale | None = None
+    average: Callable[..., Any] | None = None
+    layer: Any = field(default=None, repr=False)
+    merged: tuple[str, ...] = ()
+    reason: str = ""
+
+    def run(self, *tensors: Any) -> tuple[Any, ...]:
+        """Call the node; always a tuple, one tensor per output edge."""
+        result = self.call(*tensors)
+        return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A model as a flat list of nodes in topological order.
+
+    Attributes:
+        nodes: every call that the outputs need.
+        inputs, outputs: edges in flattened order.
+        input_structure, output_structure: the nested structure, integers (positions in flattened order) as leaves.
+        output_names: one name per output.
+        explained: per output, the edge that a target refers to (the logit where a softmax was stripped).
+        notes: what canonizers did, for people.
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[Edge, ...]
+    outputs: tuple[Edge, ...]
+    input_structure: Any
+    output_structure: Any
+    output_names: tuple[str, ...]
+    explained: tuple[Edge, ...]
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def producer(self) -> dict[Edge, Node]:
+        """The node that computes an edge."""
+        return {edge: node for node in self.nodes for edge in node.outputs}
+
+    @cached_property
+    def consumers(self) -> dict[Edge, tuple[Node, ...]]:
+        """The nodes that read an edge, each once per use."""
+        found: dict[Edge, list[Node]] = {}
+        for node in self.nodes:
+            for edge in node.inputs:
+                found.setdefault(edge, []).append(node)
+        return {edge: tuple(nodes) for edge, nodes in found.items()}
+
+    @cached_property
+    def active(self) -> frozenset[Edge]:
+        """Edges that carry relevance: they depend differentiably on an input, or on looked-up token ids."""
+        active = set(self.inputs)
+        for node in self.nodes:
+            if node.op in _CONSTANT_OPS or not active.intersection(node.inputs):
+                continue
+            for edge in node.outputs:
+                if edge.is_float or (node.kind is Kind.ROUTE and edge.dtype != "bool"):
+                    active.add(edge)
+        return frozenset(active)
+
+    def active_inputs(self, node: Node) -> tuple[bool, ...]:
+        """Per input of a node, whether it carries relevance."""
+        return tuple(edge in self.active for edge in node.inputs)
+
+    def find(self, path: str) -> Node | None:
+        """The node of that path (or the node that it was merged into)."""
+        for node in self.nodes:
+            if node.path == path or path in node.merged:
+                return node
+        return None
+
+    def paths(self) -> Iterator[str]:
+        """All names by which nodes can be asked for."""
+        for node in self.nodes:
+            yield node.path
+            yield from node.merged
+
+
+# Their derivative is zero by definition: what they return is a constant to every explanation.
+_CONSTANT_OPS = frozenset({"stop_gradient", "sign", "round", "floor", "ceil", "zeros_like", "ones_like", "shape"})

@@ -1,0 +1,194 @@
+"""The recorder: collects the calls of one symbolic run of a model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import keras
+from keras import ops, tree
+
+from kxai import backend
+from kxai.errors import ModelError
+from kxai.graph.affine import Affine, Scale
+from kxai.graph.classify import ACTIVATIONS, IDENTITIES, LAYERS, OPS, op_name, own_class
+from kxai.graph.expand import EXPANSIONS, OP_EXPANSIONS, average_of
+from kxai.graph.graph import Kind
+
+
+@final
+@dataclass
+class Call:
+    """One recorded call; ``function(*args, **kwargs)`` repeats it on real tensors."""
+
+    path: str
+    op: str
+    kind: Kind
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    outputs: list[Any]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    operation: Any = None
+    layer: Any = None
+    affine: Affine | None = None
+    scale: Scale | None = None
+    average: Callable[..., Any] | None = None
+    reason: str = ""
+
+    def tensors(self) -> list[Any]:
+        """Symbolic tensors among the arguments, in order, repeated as they are."""
+        return [x for x in tree.flatten((self.args, self.kwargs)) if isinstance(x, keras.KerasTensor)]
+
+
+@final
+class _Unopenable(Exception):
+    """The layer has to stay closed; the message says why."""
+
+
+@final
+class Recorder:
+    """Collects calls; expansions (``expand.py``) write into it with :meth:`emit` and :meth:`activate`."""
+
+    def __init__(self, model: Any) -> None:
+        self.calls: list[Call] = []
+        self.paused = False
+        self._model = model
+        self._scopes: list[str] = []
+        self._counts: dict[str, int] = {}
+        self._named: set[int] = set()  # operations of functional models: their names are the user's
+
+    def emit(
+        self, op: str, kind: Kind, function: Callable[..., Any], args: Sequence[Any], outputs: Any, *,
+        suffix: str = "", **fields: Any,
+    ) -> Any:  # fmt: skip
+        """Record a call and return its symbolic outputs.
+
+        Args:
+            op, kind: of the node.
+            function: pure function of ``args`` (and ``kwargs``) on real tensors.
+            args: symbolic tensors and constants.
+            outputs: symbolic outputs.
+            suffix: appended to the current path.
+            fields: further fields of :class:`Call`.
+        """
+        path = "/".join([*self._scopes, suffix] if suffix else self._scopes) or op
+        flat = tree.flatten(outputs)
+        self.calls.append(Call(self._unique(path), op, kind, function, tuple(args), flat, **fields))
+        return outputs
+
+    def activate(self, function: Any, x: Any, *, layer: Any = None, suffix: bool = True) -> Any:
+        """Record an activation function applied to ``x``; None and "linear" record nothing."""
+        if function is None or function is keras.activations.linear:
+            return x
+        if isinstance(function, keras.Layer):
+            return function(x)
+        spec = keras.KerasTensor(x.shape, x.dtype)
+        if function in ACTIVATIONS:
+            op, kind = ACTIVATIONS[function]
+            return self.emit(op, kind, function, [x], spec, layer=layer, suffix=op if suffix else "")
+        name = vars(type(function)).get("__name__") or type(function).__name__
+        closed = Call("", name, Kind.OPAQUE, function, (x,), [spec], layer=layer)
+        return self._open(lambda: function(x), closed, lambda: spec)
+
+    def on_layer(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A layer was called with symbolic tensors."""
+        if layer.quantization_mode is not None:
+            raise ModelError(
+                f"Layer {layer.name!r} is quantised ({layer.quantization_mode}).",
+                expected="a model with floating-point weights",
+                fix="explain the model as it was before quantisation.",
+            )
+        root = layer is self._model and not self.calls and not self._scopes
+        with contextlib.nullcontext() if root else self._scope(layer.name):
+            base = own_class(layer, EXPANSIONS)
+            if base is not None:
+                return EXPANSIONS[base](self, layer, *args, **kwargs)
+            if own_class(layer, IDENTITIES) is not None and not kwargs.get("training"):
+                return args[0]
+            base = own_class(layer, LAYERS)
+            op, kind = LAYERS[base] if base is not None else (type(layer).__name__.lower(), Kind.OPAQUE)
+            closed = Call(
+                "", op, kind, layer.call, args, [], kwargs, layer=layer,
+                average=average_of(layer) if kind is Kind.MAX else None,
+            )  # fmt: skip
+            if base is not None:
+                return self._close(closed, layer.compute_output_spec(*args, **kwargs))
+            if isinstance(layer, keras.Function):
+                self._named.update(id(operation) for operation in layer.operations)
+            return self._open(
+                lambda: layer.call(*args, **kwargs), closed, lambda: layer.compute_output_spec(*args, **kwargs)
+            )
+
+    def on_operation(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A ``keras.ops`` operation was called with symbolic tensors."""
+        class_name, op = type(operation).__name__, op_name(operation)
+        with self._scope(operation.name if id(operation) in self._named else op):
+            if class_name in OP_EXPANSIONS:
+                return OP_EXPANSIONS[class_name](self, operation, *args, **kwargs)
+            kind = OPS.get(class_name, Kind.OPAQUE)
+            reason = "" if class_name in OPS else f"the operation {op!r} is not in kxai's table"
+            closed = Call("", op, kind, operation.call, args, [], kwargs, operation=operation, reason=reason)
+            return self._close(closed, operation.compute_output_spec(*args, **kwargs))
+
+    def _close(self, call: Call, outputs: Any) -> Any:
+        call.path = self._unique("/".join(self._scopes) or call.op)
+        call.outputs = tree.flatten(outputs)
+        self.calls.append(call)
+        return outputs
+
+    def _open(self, run: Callable[[], Any], closed: Call, spec: Callable[[], Any]) -> Any:
+        """Record what happens inside ``run``; if that cannot be followed, record the one OPAQUE call ``closed``."""
+        start, counts = len(self.calls), dict(self._counts)
+        try:
+            outputs = self._run_watching_weights(run, closed.layer, start)
+            if not all(isinstance(y, keras.KerasTensor) for y in tree.flatten(outputs)):
+                raise _Unopenable("it returns a tensor that does not depend on its input")
+            return outputs
+        except ModelError:
+            raise
+        except Exception as error:
+            # Whatever foreign code raises on a symbolic tensor means the same: the call stays closed. The plan
+            # reports it with this reason, and a propagation rule for it is refused.
+            del self.calls[start:]
+            self._counts = counts
+            text = str(error).strip()
+            closed.reason = text.splitlines()[0] if text else type(error).__name__
+            self.paused = True
+            try:
+                outputs = spec()
+            finally:
+                self.paused = False
+            return self._close(closed, outputs)
+
+    def _run_watching_weights(self, run: Callable[[], Any], layer: Any, start: int) -> Any:
+        """Run a custom layer; refuse it if it bakes a function of its weights into the graph as a constant."""
+        if layer is None or isinstance(layer, keras.Model) or not layer.variables:
+            return run()
+        result: list[Any] = []
+        baked = backend.depends_on(layer.variables, lambda: result.append(run()), lambda: self._constants(start))
+        if baked:
+            raise _Unopenable("it computes with its weights before they meet the input, so they would not stay live")
+        return result[0]
+
+    def _constants(self, start: int) -> list[Any]:
+        held = []
+        for call in self.calls[start:]:
+            attributes = [] if call.operation is None else list(vars(call.operation).values())
+            held += tree.flatten((call.args, call.kwargs, attributes))
+        return [x for x in held if not isinstance(x, (keras.KerasTensor, keras.Variable)) and ops.is_tensor(x)]
+
+    def _unique(self, path: str) -> str:
+        self._counts[path] = self._counts.get(path, 0) + 1
+        return path if self._counts[path] == 1 else f"{path}#{self._counts[path]}"
+
+    @contextlib.contextmanager
+    def _scope(self, name: str) -> Iterator[None]:
+        key = "/".join([*self._scopes, name, ""])  # the trailing "/" keeps scopes apart from paths
+        self._counts[key] = self._counts.get(key, 0) + 1
+        self._scopes.append(name if self._counts[key] == 1 else f"{name}#{self._counts[key]}")
+        try:
+            yield
+        finally:
+            self._scopes.pop()

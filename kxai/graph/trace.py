@@ -1,0 +1,196 @@
+"""The tracer: a Keras model -> a flat graph of primitive calls. The only reader of Keras privates.
+
+The model is called once on symbolic tensors while every layer and operation call is recorded. Primitive layers stay
+nodes under the user's own names; composite and custom layers are opened. This is done twice, for two batch sizes:
+what differs between the two recordings follows the batch size, so one graph serves every batch.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, final
+
+import keras
+import keras.src.layers.layer as layer_module
+from keras import tree
+from keras.src.backend.common import global_state
+
+from kxai.errors import ModelError
+from kxai.graph.assemble import assemble
+from kxai.graph.graph import Graph
+from kxai.graph.recorder import Recorder
+
+BATCH_SIZES = (2, 3)
+_THREAD = threading.local()
+_LOCK = threading.RLock()
+
+
+@final
+@dataclass(frozen=True)
+class InputSpec:
+    """Shape (with the batch axis, None where free) and dtype of one model input."""
+
+    shape: tuple[int | None, ...]
+    dtype: str
+    name: str
+
+
+def input_specs(model: Any, example: Any = None) -> Any:
+    """What the model expects, as a nested structure of InputSpec.
+
+    Args:
+        model: a Keras model.
+        example: nested structure of arrays, to take shapes and dtypes from where the model does not declare them
+            (subclassed models).
+
+    Raises:
+        ModelError: the model declares no input and no example was given.
+    """
+    check_model(model)
+    declared = _declared_inputs(model)
+    if declared is not None:
+        flat = tree.flatten(declared)
+        specs = [InputSpec((None, *t.shape[1:]), keras.backend.standardize_dtype(t.dtype), t.name) for t in flat]
+        return tree.pack_sequence_as(declared, specs)
+    if example is not None:
+        pairs = [("/".join(map(str, path)) or "input", x) for path, x in tree.flatten_with_path(example)]
+        specs = [InputSpec((None, *x.shape[1:]), keras.backend.standardize_dtype(x.dtype), name) for name, x in pairs]
+        return tree.pack_sequence_as(example, specs)
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if isinstance(shape, (tuple, list)) and shape and all(size is None or isinstance(size, int) for size in shape):
+        return InputSpec((None, *shape[1:]), "float32", "input")
+    raise ModelError(
+        f"Model {model.name!r} does not say what its inputs look like (it is subclassed).",
+        fix="pass an example batch: kxai.plan(model, method, inputs=x), or call analyzer.explain(x) first.",
+    )
+
+
+def check_model(model: Any) -> None:
+    """Raise ModelError unless ``model`` is a built Keras model."""
+    if not isinstance(model, keras.Layer):
+        raise ModelError(
+            "Only Keras models can be explained.",
+            expected="a keras.Model of Keras 3",
+            received=f"{type(model).__module__}.{type(model).__qualname__}",
+            fix="load a file with kxai.load(path); wrap foreign code in a Keras layer.",
+        )
+    if not model.built or (isinstance(model, keras.Sequential) and not model.inputs):
+        raise ModelError(
+            f"Model {model.name!r} has not been built: it has no weights yet.",
+            fix="call the model once on a batch of data, or model.build(input_shape), before explaining it.",
+        )
+
+
+def trace(model: Any, specs: Any) -> Graph:
+    """Read the graph of a model, which is not changed in any way.
+
+    Args:
+        model: a built Keras model.
+        specs: nested structure of InputSpec, as from :func:`input_specs`.
+
+    Returns:
+        The graph, not canonized; shapes hold None where a size follows the batch.
+
+    Raises:
+        ModelError: not a Keras model, not built, quantised, or of different structure for different batch sizes.
+    """
+    check_model(model)
+    recordings = [_record(model, specs, batch) for batch in BATCH_SIZES]
+    names = _output_names(model, recordings[0].outputs)
+    return assemble(specs, names, recordings, BATCH_SIZES)
+
+
+@final
+@dataclass(frozen=True)
+class Recording:
+    """One symbolic run: its input tensors, its calls, its (nested) output tensors."""
+
+    inputs: list[Any]
+    calls: list[Any]
+    outputs: Any
+
+
+def _record(model: Any, specs: Any, batch: int) -> Recording:
+    with _LOCK, _recording(Recorder(model), _unbuilt(model)) as recorder:
+        tensors = tree.map_structure(lambda s: keras.KerasTensor((batch, *s.shape[1:]), s.dtype), specs)
+        outputs = model(tensors, training=False)
+        return Recording(tree.flatten(tensors), recorder.calls, outputs)
+
+
+def _unbuilt(model: Any) -> dict[int, Any]:
+    """Layers that would make weights if they were called now."""
+    return {
+        id(layer): layer
+        for layer in model._flatten_layers()
+        if not layer.built and type(layer).build is not keras.Layer.build
+    }
+
+
+@contextlib.contextmanager
+def _recording(recorder: Recorder, unbuilt: dict[int, Any]) -> Iterator[Recorder]:
+    """While active, symbolic calls in this thread go to ``recorder`` and leave no trace in Keras' own graph.
+
+    Other threads see Keras as it is. Automatic names are counted by Keras per thread; the counter is put back, so
+    that the user's next layer is called what it would have been called.
+    """
+    layer_call, operation_call = keras.Layer.symbolic_call, keras.Operation.symbolic_call
+    maybe_build, node = keras.Layer._maybe_build, layer_module.Node
+
+    def active() -> Recorder | None:
+        found: Recorder | None = getattr(_THREAD, "recorder", None)
+        return None if found is None or found.paused else found
+
+    def on_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        found = active()
+        return layer_call(layer, *args, **kwargs) if found is None else found.on_layer(layer, args, kwargs)
+
+    def on_operation(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        found = active()
+        if found is None:
+            return operation_call(operation, *args, **kwargs)
+        return found.on_operation(operation, args, kwargs)
+
+    def on_build(layer: Any, *args: Any) -> None:
+        if getattr(_THREAD, "recorder", None) is not None and id(layer) in unbuilt:
+            raise ModelError(
+                f"Layer {layer.name!r} has not been built: it has no weights yet.",
+                fix="call the model once on a batch of data before explaining it.",
+            )
+        maybe_build(layer, *args)
+
+    def on_node(*args: Any, **kwargs: Any) -> Any:
+        return None if getattr(_THREAD, "recorder", None) is not None else node(*args, **kwargs)
+
+    uids = global_state.get_global_attribute("object_name_uids")
+    keras.Layer.symbolic_call, keras.Operation.symbolic_call = on_layer, on_operation
+    keras.Layer._maybe_build, layer_module.Node = on_build, on_node
+    _THREAD.recorder = recorder
+    if uids is not None:
+        global_state.set_global_attribute("object_name_uids", collections.defaultdict(int, uids))
+    try:
+        yield recorder
+    finally:
+        global_state.set_global_attribute("object_name_uids", uids)
+        del _THREAD.recorder
+        keras.Layer.symbolic_call, keras.Operation.symbolic_call = layer_call, operation_call
+        keras.Layer._maybe_build, layer_module.Node = maybe_build, node
+
+
+def _declared_inputs(model: Any) -> Any:
+    if isinstance(model, keras.Sequential):
+        return model.inputs[0]
+    if not isinstance(model, keras.Function):
+        return None
+    # A list of one input is called with the tensor itself.
+    structure = model.input
+    return structure[0] if isinstance(structure, (list, tuple)) and len(structure) == 1 else structure
+
+
+def _output_names(model: Any, outputs: Any) -> tuple[str, ...]:
+    if isinstance(model, keras.Model) and isinstance(model, keras.Function):
+        return tuple(model.output_names)
+    return tuple("/".join(map(str, path)) or "output" for path, _ in tree.flatten_with_path(outputs))
