@@ -2,7 +2,7 @@
 #
 #   environment EXTRA...      afterwards $python is the interpreter of .venv
 #
-# PYTHON            interpreter that makes .venv (otherwise the newest of Python 3.10 to 3.13 on the path)
+# PYTHON            interpreter that makes .venv (otherwise python3, or the first of 3.13 to 3.10 that is found)
 # KXAI_TENSORFLOW   which TensorFlow: cpu (default), gpu, or tensorflow; one that is installed already stays
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -62,7 +62,7 @@ environment() {
         extras="${KXAI_TENSORFLOW:-cpu},$extras"
     fi
     say "installing kxai[$extras] into .venv (takes minutes the first time)"
-    "$python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]" ||
-        fail "pip could not install kxai[$extras]."
+    "$python" -m pip install -qq --disable-pip-version-check --editable ".[$extras]" ||
+        fail "pip could not install kxai[$extras] for $("$python" --version). Offline, or a Python without TensorFlow?"
     echo "$sum" >"$stamp"
 }

@@ -1,0 +1,112 @@
+"""Explain what a trained network sees in photographs with three methods, and write the heatmaps as PNG files.
+
+Run it with ``scripts/demo [photograph ...]``; without arguments it explains scikit-image's cup of coffee.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import kxai  # noqa: E402
+from model_zoo import efficientnet_lite0  # noqa: E402
+from model_zoo.efficientnet_lite0 import HIGH, LOW  # noqa: E402
+
+METHODS: dict[str, Callable[[keras.Model], kxai.Analyzer]] = {
+    "LRP": lambda model: kxai.LRP(model, composite="epsilon_gamma_box", low=LOW, high=HIGH),
+    "Deep Taylor": lambda model: kxai.DeepTaylor(model, low=LOW, high=HIGH),
+    "Gradient x Input": kxai.GradientTimesInput,
+}
+
+
+def main() -> None:
+    """Load, predict, explain, draw; every number goes to the terminal, every picture to the output folder."""
+    arguments = parse()
+    console = Console(highlight=False)
+    names, photographs = read(arguments.photographs)
+    images = np.stack([efficientnet_lite0.preprocess(photograph) for photograph in photographs])
+
+    with console.status("loading EfficientNet-Lite0 (built on the first run)"):
+        model = efficientnet_lite0.load()
+    console.print(predictions(names, model(images).numpy()))
+
+    explanations, seconds = {}, {}
+    for method, analyzer_of in METHODS.items():
+        with console.status(f"explaining with {method}"):
+            start = time.perf_counter()
+            explanations[method] = analyzer_of(model).explain(images)
+            seconds[method] = time.perf_counter() - start
+    console.print(conservation(names, explanations, seconds))
+
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for path in draw(names, images, explanations, arguments.output):
+        console.print(f"-- {path}", soft_wrap=True)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photographs", nargs="*", type=Path, help="picture files (default: a cup of coffee)")
+    parser.add_argument("--output", type=Path, default=ROOT / "demo_output", help="folder for the heatmaps")
+    arguments = parser.parse_args()
+    for path in arguments.photographs:
+        if not path.is_file():
+            parser.error(f"there is no file {path}")
+    return arguments
+
+
+def read(paths: list[Path]) -> tuple[list[str], list[np.ndarray]]:
+    """Read the photographs: a name and uint8 RGB pixels each."""
+    if paths:
+        return [path.stem for path in paths], [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+    from skimage import data
+
+    return ["coffee"], [data.coffee()]
+
+
+def predictions(names: list[str], probabilities: np.ndarray) -> Table:
+    table = Table("photograph", "class", "probability", title="What EfficientNet-Lite0 sees")
+    for name, row in zip(names, probabilities, strict=True):
+        for rank, index in enumerate(np.argsort(-row)[:3]):
+            table.add_row("" if rank else name, efficientnet_lite0.class_names()[index], f"{row[index]:.3f}")
+    return table
+
+
+def conservation(names: list[str], explanations: dict[str, kxai.Explanation], seconds: dict[str, float]) -> Table:
+    """Say how much of the explained score the relevance of all pixels does not account for."""
+    table = Table("method", "photograph", "score", "residual", "share", "seconds", title="How much relevance arrives")
+    for method, explanation in explanations.items():
+        for row, name in enumerate(names):
+            score, residual = float(explanation.score[row]), float(explanation.residual[row])
+            first = (method, f"{seconds[method]:.1f}") if row == 0 else ("", "")
+            table.add_row(first[0], name, f"{score:.4g}", f"{residual:+.3g}", f"{residual / score:+.2%}", first[1])
+    table.caption = "share: residual / score; seconds: with compilation, which happens once"
+    return table
+
+
+def draw(names: list[str], images: np.ndarray, explanations: dict[str, kxai.Explanation], folder: Path) -> list[Path]:
+    """Draw all methods side by side, then each by itself; return the files."""
+    pixels = np.rint(images * 128 + 127).astype(np.uint8)
+    heatmaps = {method: explanation.heatmap() for method, explanation in explanations.items()}
+    sheets = {"all methods": heatmaps} | {method: {method: heatmap} for method, heatmap in heatmaps.items()}
+    paths = []
+    for name, sheet in sheets.items():
+        path = folder / f"{name.lower().replace(' ', '_')}.png"
+        kxai.plots.figure(sheet, images=pixels, titles=names, size=3.0).savefig(path, dpi=150)
+        paths.append(path)
+    return paths
+
+
+if __name__ == "__main__":
+    main()
