@@ -1,7 +1,8 @@
 """A small convolutional network on scikit-learn's handwritten digits, for examples and tests.
 
 The trained model and a few of its test digits are kept in the repository. ``python -m model_zoo.digits_cnn`` trains it
-anew (half a minute on a CPU; needs scikit-learn).
+anew (half a minute on a CPU; needs scikit-learn). Do that with the oldest Keras that kxai supports, since an older Keras
+cannot read what a newer one writes.
 """
 
 from __future__ import annotations

@@ -55,8 +55,9 @@ def load() -> keras.Model:
     """
     checkpoint = checkpoint_path()
     stamp = BUILT.with_suffix(".sha256")
-    # The recipe counts as a source too: who changes it gets a new model.
-    source = hashlib.sha256(checkpoint.read_bytes() + Path(__file__).read_bytes()).hexdigest()
+    # The recipe counts as a source too, and so does Keras: an older one cannot read a newer one's files.
+    sources = (checkpoint.read_bytes(), Path(__file__).read_bytes(), keras.__version__.encode())
+    source = hashlib.sha256(b"".join(sources)).hexdigest()
     if not (BUILT.exists() and stamp.exists() and stamp.read_text() == source):
         BUILT.parent.mkdir(exist_ok=True)
         # Written aside and then renamed, since several processes may build at the same time.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -128,6 +130,11 @@ def test_digits_model_knows_its_samples():
 def test_digits_files_stay_small():
     assert digits_cnn.MODEL.stat().st_size < 150_000
     assert digits_cnn.SAMPLES.stat().st_size < 10_000
+
+
+def test_digits_file_can_be_read_by_every_supported_keras():
+    with zipfile.ZipFile(digits_cnn.MODEL) as archive:
+        assert json.loads(archive.read("metadata.json"))["keras_version"] == "3.10.0"
 
 
 def test_digits_file_has_the_stated_architecture():
