@@ -1,0 +1,187 @@
+"""Arguments that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+from typing import TYPE_CHECKING, Any
+
+from kxai.errors import LoadError, TargetError, UnknownNameError
+
+if TYPE_CHECKING:
+    import keras
+
+DEFAULT_METHOD = "lrp.epsilon_plus"
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Adds MODEL and --unsafe.
+
+    Args:
+        parser: the command's parser.
+    """
+    parser.add_argument("model", metavar="MODEL", help="a .keras or .h5 file")
+    parser.add_argument(
+        "--unsafe",
+        action="store_true",
+        help="load Lambda layers, which runs code from the file: only for files whose origin you trust",
+    )
+
+
+def add_method(parser: argparse.ArgumentParser) -> None:
+    """Adds --method.
+
+    Args:
+        parser: the command's parser.
+    """
+    parser.add_argument(
+        "--method", default=DEFAULT_METHOD, metavar="NAME", help="see 'kxai methods'; default %(default)s"
+    )
+
+
+def load_model(arguments: argparse.Namespace) -> keras.Model:
+    """Loads the model that the arguments name.
+
+    Args:
+        arguments: the parsed arguments.
+
+    Returns:
+        The model.
+
+    Raises:
+        LoadError: it cannot be loaded.
+    """
+    import kxai
+
+    try:
+        return kxai.load(arguments.model, safe_mode=not arguments.unsafe)
+    except LoadError as error:
+        if "safe_mode=False" not in str(error):
+            raise
+        raise LoadError(f"{error}\n  On the command line: --unsafe.") from error
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Reads ``key=value``; the value is a Python literal (number, list, True, None) or else plain text.
+
+    Args:
+        text: what stands after ``--set``.
+
+    Returns:
+        The key and the value.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no key or no ``=``.
+
+    Example:
+        >>> setting("epsilon=1e-3"), setting("mode=fast")
+        (('epsilon', 0.001), ('mode', 'fast'))
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE with a Python name as key, received {text!r}")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+def read_labels(path: str) -> list[str]:
+    """Reads the names of the classes, in order.
+
+    Args:
+        path: a ``.json`` file (a list of names, or an object from index to name as text or, as Keras' ImageNet
+            index has it, to a list that ends with the name), or a text file with one name per line.
+
+    Returns:
+        The names.
+
+    Raises:
+        LoadError: the file is missing or is neither.
+    """
+    from kxai.files import existing
+
+    file = existing(path, "label file")
+    try:
+        text = file.read_text(encoding="utf-8")
+        if file.suffix != ".json":
+            return text.splitlines()
+        names = json.loads(text)
+        if isinstance(names, dict):
+            names = [names[str(index)] for index in range(len(names))]
+        names = [name[-1] if isinstance(name, list) else name for name in names]
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ValueError("not a list of names")
+        return names
+    except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
+        raise LoadError(
+            f"{file} does not name classes.",
+            expected="a JSON list of names, a JSON object from '0', '1', ... to names, or text with a name per line",
+            received=f"{type(error).__name__}: {error}",
+        ) from error
+
+
+def target(text: str | None, labels: list[str] | None) -> int | None:
+    """Reads ``--target``: an index, or the name of a label.
+
+    Args:
+        text: the argument; None for the predicted class.
+        labels: the names of the classes, or None.
+
+    Returns:
+        The index, or None.
+
+    Raises:
+        TargetError: a name without labels, or a name that several classes have.
+        UnknownNameError: a name that no class has.
+
+    Example:
+        >>> target("7", None), target("cat", ["dog", "cat"]), target(None, None)
+        (7, 1, None)
+    """
+    if text is None:
+        return None
+    if text.removeprefix("-").isdecimal():
+        return int(text)
+    if labels is None:
+        raise TargetError(
+            f"The target {text!r} is a name, but the classes have no names.",
+            expected="an index, or a name together with --labels",
+            received="no --labels",
+            fix="add --labels FILE.",
+        )
+    found = [index for index, name in enumerate(labels) if name == text]
+    if not found:
+        raise UnknownNameError("label", text, set(labels))
+    if len(found) > 1:
+        raise TargetError(
+            f"Several classes are named {text!r}.",
+            expected="a target that is one class",
+            received=f"the classes {', '.join(map(str, found))}",
+            fix="give the index.",
+        )
+    return found[0]
+
+
+def free_name(stem: str, taken: set[str]) -> str:
+    """Chooses a name for one input's files, so that inputs of the same name do not overwrite each other.
+
+    Args:
+        stem: the input's name without its ending.
+        taken: the names already given in this run; the new one is added.
+
+    Returns:
+        ``stem``, or ``stem-2`` and so on.
+
+    Example:
+        >>> taken = set()
+        >>> [free_name("cat", taken) for _ in range(2)]
+        ['cat', 'cat-2']
+    """
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name)
+    return name

@@ -1,0 +1,225 @@
+"""``kxai explain``: pictures and numbers for the predictions of a model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kxai.cli import arguments as common
+from kxai.cli import images, table
+from kxai.errors import TargetError
+
+if TYPE_CHECKING:
+    import keras
+
+    from kxai.explanation import Explanation
+
+NAME = "explain"
+SUMMARY = "Explain predictions: a heatmap, an overlay and the numbers for every image."
+EXAMPLES = """preprocess, from RGB in 0..255 to what the model was trained on:
+  raw as it is | unit 0..1 | signed -1..1 | caffe, torch as in keras.applications | MEAN,STD (x - MEAN) / STD
+
+examples:
+  kxai explain model.keras cat.png dog.png --preprocess signed --labels names.json -o out
+  kxai explain model.keras cat.png --preprocess 127,128 --target tabby --labels names.json -o out
+  kxai explain model.keras rows.npy --method lrp.epsilon --set epsilon=0.01 -o out
+
+files per image: NAME-heatmap.png, NAME-overlay.png, NAME.npz (kxai.Explanation.load reads it)
+files per array file: NAME.png with its first samples, NAME.npz
+"""
+
+_SHOWN = 6
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments.
+
+    Args:
+        parser: the command's parser.
+    """
+    common.add_model(parser)
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="images, or .npy/.npz batches for other models")
+    common.add_method(parser)
+    add = parser.add_argument
+    add("-o", "--output", required=True, metavar="DIR", type=Path, help="folder for the results, made if needed")
+    add("--target", metavar="N|NAME", help="class to explain, by index or label; default the predicted class")
+    add("--labels", metavar="FILE", help="names of the classes: JSON, or text with one per line")
+    add("--preprocess", metavar="NAME", help="for images, required: raw, unit, signed, caffe, torch or MEAN,STD")
+    add("--crop", action="store_true", help="cut the centre to the model's aspect ratio instead of distorting")
+    add("--set", metavar="KEY=VALUE", type=common.setting, action="append", default=[], help="a hyperparameter")
+    add("--batch-size", metavar="N", type=_positive, default=32, help="samples at a time; default %(default)s")
+    add("--reduce", choices=("sum", "abs_max", "l2"), default="sum", help="over channels; default %(default)s")
+    add("--clip", metavar="P", type=float, help="percentile where colours saturate, not for tables; default 99.5")
+    add("--overlay-opacity", metavar="A", type=float, help="0..1, for images; default 0.85")
+    add("--quiet", action="store_true", help="no progress bar")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Explains the inputs and writes the files.
+
+    Args:
+        arguments: the parsed arguments.
+
+    Raises:
+        KxaiError: anything that a person can put right, said in words.
+    """
+    import kxai
+
+    pictures = _are_images(arguments)
+    preprocess = _preprocess(arguments, pictures)
+    settings = dict(arguments.set)
+    if len(settings) < len(arguments.set):
+        arguments.usage_error("--set: the same key is given twice")
+    _check_ranges(arguments)
+    labels = None if arguments.labels is None else common.read_labels(arguments.labels)
+    target = common.target(arguments.target, labels)
+    model = common.load_model(arguments)
+    analyzer = kxai.create_analyzer(arguments.method, model, **settings)
+
+    def explain(batch: Any) -> Explanation:
+        verbose = False if arguments.quiet else None
+        return analyzer.explain(batch, target=target, batch_size=arguments.batch_size, verbose=verbose)
+
+    rows = _images(arguments, model, explain, preprocess, labels) if pictures else _arrays(arguments, explain, labels)
+    table.show(["input", "predicted", "target", "score", "residual", "files"], rows)
+
+
+def _are_images(arguments: argparse.Namespace) -> bool:
+    arrays = [Path(path).suffix.lower() in (".npy", ".npz") for path in arguments.inputs]
+    if any(arrays) and not all(arrays):
+        arguments.usage_error("INPUT: images and array files cannot be mixed in one run")
+    return not any(arrays)
+
+
+def _preprocess(arguments: argparse.Namespace, pictures: bool) -> Any:
+    given = (
+        ("--preprocess", arguments.preprocess is not None),
+        ("--crop", arguments.crop),
+        ("--overlay-opacity", arguments.overlay_opacity is not None),
+    )
+    for option, used in given:
+        if used and not pictures:
+            arguments.usage_error(f"{option}: only for images; arrays are explained as they are")
+    if not pictures:
+        return None
+    if arguments.preprocess is None:
+        arguments.usage_error(
+            f"--preprocess is required for images: {', '.join(images.PREPROCESS)} or MEAN,STD, as in the training"
+        )
+    try:
+        return images.preprocessing(arguments.preprocess)
+    except ValueError as error:
+        arguments.usage_error(f"--preprocess: {error}")
+
+
+def _check_ranges(arguments: argparse.Namespace) -> None:
+    # Before the work and not after it.
+    if arguments.clip is not None and not 0 < arguments.clip <= 100:
+        arguments.usage_error(f"--clip: expected a percentile in (0, 100], received {arguments.clip}")
+    if arguments.overlay_opacity is not None and not 0 <= arguments.overlay_opacity <= 1:
+        arguments.usage_error(f"--overlay-opacity: expected a number in [0, 1], received {arguments.overlay_opacity}")
+
+
+def _images(
+    arguments: argparse.Namespace, model: keras.Model, explain: Any, preprocess: Any, labels: list[str] | None
+) -> list[list[str]]:
+    from PIL import Image
+
+    from kxai.plots import heatmap_rgb, overlay
+
+    size = images.input_size(model.input_shape)
+    if arguments.preprocess in ("caffe", "torch") and size[2] != 3:
+        arguments.usage_error(f"--preprocess {arguments.preprocess}: only for models with 3 channels")
+    pixels = images.read_images(arguments.inputs, size, arguments.crop)
+    explanation = explain(preprocess(pixels.astype(np.float64)).astype(np.float32))
+    heatmaps = explanation.heatmap(reduce=arguments.reduce)
+    clip = 99.5 if arguments.clip is None else arguments.clip
+    opacity = 0.85 if arguments.overlay_opacity is None else arguments.overlay_opacity
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
+    rows = []
+    for index, path in enumerate(arguments.inputs):
+        base = arguments.output / common.free_name(Path(path).stem, taken)
+        one = explanation[index]
+        files = [Path(f"{base}{ending}") for ending in ("-heatmap.png", "-overlay.png", ".npz")]
+        Image.fromarray(heatmap_rgb(heatmaps[index], clip)).save(files[0])
+        Image.fromarray(overlay(pixels[index], heatmaps[index], opacity, clip)).save(files[1])
+        one.save(files[2])
+        rows.append([path, *_facts(one, labels), " ".join(map(str, files))])
+    return rows
+
+
+def _arrays(arguments: argparse.Namespace, explain: Any, labels: list[str] | None) -> list[list[str]]:
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
+    rows = []
+    for path in arguments.inputs:
+        base = arguments.output / common.free_name(Path(path).stem, taken)
+        explanation = explain(images.read_arrays(path))
+        files = [Path(f"{base}.npz")]
+        explanation.save(files[0])
+        files += _draw(explanation, base, arguments)
+        named = " ".join(map(str, files))
+        for index in range(len(explanation)):
+            rows.append([f"{path}[{index}]", *_facts(explanation[index], labels), named if index == 0 else ""])
+    return rows
+
+
+def _draw(explanation: Explanation, base: Path, arguments: argparse.Namespace) -> list[Path]:
+    """Writes one figure of the first samples per input that has a picture (steps, features or an image)."""
+    relevance = explanation.relevance
+    keys = list(relevance) if isinstance(relevance, dict) else [None]
+    written = []
+    for key in keys:
+        values = relevance if key is None else relevance[key]
+        if not isinstance(values, np.ndarray) or values.ndim not in (2, 3, 4):
+            continue
+        options = {} if arguments.clip is None else {"clip": arguments.clip}
+        drawn = explanation[:_SHOWN].plot(input=key, reduce=arguments.reduce, **options)
+        written.append(Path(f"{base}.png" if key is None else f"{base}-{str(key).replace('/', '_')}.png"))
+        drawn.savefig(written[-1])
+    return written
+
+
+def _facts(one: Explanation, labels: list[str] | None) -> list[str]:
+    """Returns predicted class, target, score and residual of one sample as text."""
+    target = one.target
+    if not isinstance(target, str):
+        target = _label(int(target[0]), labels) if target.ndim == 1 else "weights"
+    return [_predicted(one, labels), target, f"{one.score[0]:.6g}", f"{one.residual[0]:.2g}"]
+
+
+def _predicted(one: Explanation, labels: list[str] | None) -> str:
+    outputs = one.outputs
+    if not isinstance(outputs, np.ndarray) or outputs.ndim != 2:
+        return "-"
+    if outputs.shape[1] == 1:
+        return f"{outputs[0, 0]:.4g}"
+    best = int(outputs[0].argmax())
+    return f"{_label(best, labels)} ({outputs[0, best]:.4g})"
+
+
+def _label(index: int, labels: list[str] | None) -> str:
+    if labels is None:
+        return str(index)
+    if not 0 <= index < len(labels):
+        raise TargetError(
+            f"The class {index} has no label.",
+            expected="one label per output unit",
+            received=f"{len(labels)} labels",
+            fix="give the label file that belongs to this model.",
+        )
+    return labels[index]
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, received {text!r}")
+    return value

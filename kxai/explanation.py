@@ -1,0 +1,377 @@
+"""The result of an explanation: relevance shaped like the model's inputs, and all that is needed to judge it."""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from kxai import files, nest, plots
+from kxai.errors import ArgumentError, InputError, LoadError, UnknownNameError
+from kxai.nest import Nest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMAT = "kxai.explanation"
+FORMAT_VERSION = 1
+_ARRAYS = ("relevance", "outputs", "target", "score", "layers", "absorbed")
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation:
+    """Relevance of every input value for one quantity (the target) of every sample of a batch.
+
+    All arrays are read-only copies (arrays that are read-only already are shared), so an explanation never changes.
+    Two explanations are equal only if they are the same object; compare their arrays.
+
+    Args:
+        relevance: array, or list, tuple or dict of arrays, structured and shaped like the model's inputs,
+            ``(batch, ...)``, channels last, floating point, finite. Token ids carry one number per token.
+            bfloat16, which NumPy does not know, becomes float32 without loss.
+        outputs: the model's outputs for the batch, structured like them, ``(batch, ...)`` each.
+        target: what was explained: integers ``(batch,)``, the classes; or weights ``(batch, units)``; or text.
+        score: ``(batch,)``, the value of the explained quantity.
+        layers: relevance kept at inner nodes, by path, ``(batch, ...)`` each; default none.
+        absorbed: per node, ``(batch,)``, relevance that was lost there to a bias or a stabiliser; default none.
+        config: JSON-able facts about how it was made (method, hyperparameters, model name, versions, and ``notes``,
+            a list of sentences); default empty. Tuples become lists and NumPy numbers plain numbers.
+
+    Raises:
+        ArgumentError: batch sizes or dtypes do not fit, or ``config`` is not JSON-able.
+        InputError: relevance, score, layers or absorbed contain NaN or infinity.
+
+    Example:
+        >>> e = Explanation(np.ones((2, 3)), np.zeros((2, 5)), np.array([1, 4]), np.array([3.0, 3.5]))
+        >>> e
+        Explanation(samples=2, relevance=(2, 3), outputs=(2, 5), max|residual|=0.5)
+        >>> e[1].target
+        array([4])
+    """
+
+    relevance: Nest
+    outputs: Nest
+    target: np.ndarray | str
+    score: np.ndarray
+    layers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    absorbed: Mapping[str, np.ndarray] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("relevance", "outputs"):
+            object.__setattr__(self, name, nest.map_leaves(nest.frozen, getattr(self, name)))
+        for name in ("layers", "absorbed"):
+            arrays = {path: nest.frozen(array) for path, array in getattr(self, name).items()}
+            object.__setattr__(self, name, MappingProxyType(arrays))
+        object.__setattr__(self, "score", nest.frozen(self.score))
+        if not isinstance(self.target, str):
+            object.__setattr__(self, "target", nest.frozen(self.target))
+        object.__setattr__(self, "config", MappingProxyType(files.json_copy(dict(self.config))))
+        _check(self)
+
+    @property
+    def residual(self) -> np.ndarray:
+        """Score minus total relevance, ``(batch,)``, summed over all inputs in float64; 0 where a method conserves.
+
+        Example:
+            >>> Explanation([np.ones((1, 2)), np.ones((1, 3))], np.zeros((1, 1)), "sum", np.array([6.0])).residual
+            array([1.])
+        """
+        totals = (part.reshape(len(self), -1).sum(axis=1, dtype=np.float64) for part in nest.leaves(self.relevance))
+        return self.score.astype(np.float64) - sum(totals)
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def __getitem__(self, key: int | slice) -> Explanation:
+        """Returns the explanation of one sample (as a batch of one) or of a slice of the batch."""
+        if not isinstance(key, slice):
+            key = self._one(key)
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        picked = {
+            name: value if isinstance(value, str) else nest.map_leaves(lambda array: array[key], _plain(value))
+            for name, value in arrays.items()
+        }
+        return Explanation(**picked, config=self.config)
+
+    def _one(self, key: int) -> slice:
+        try:
+            index = operator.index(key)
+        except TypeError:
+            raise ArgumentError(
+                "An explanation cannot be indexed with this.",
+                expected="an integer (one sample) or a slice",
+                received=repr(key),
+                fix="index the arrays themselves, for example explanation.relevance[mask].",
+            ) from None
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} is out of range for an explanation of {len(self)} samples")
+        index %= len(self)
+        return slice(index, index + 1)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Returns the relevance of a model with one input as an array."""
+        parts = nest.leaves(self.relevance)
+        if len(parts) != 1:
+            raise ArgumentError(
+                "This explanation is not one array.",
+                expected="a model with one input",
+                received=f"relevance {nest.describe(self.relevance)}",
+                fix="take one of its arrays from explanation.relevance.",
+            )
+        return np.array(parts[0], dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        parts = [f"method={self.config['method']!r}"] if "method" in self.config else []
+        parts += [f"samples={len(self)}", f"relevance={nest.describe(self.relevance)}"]
+        parts += [f"outputs={nest.describe(self.outputs)}"]
+        if len(self):
+            parts += [f"max|residual|={np.abs(self.residual).max():.3g}"]
+        return f"Explanation({', '.join(parts)})"
+
+    def __reduce__(self) -> tuple:
+        arrays = tuple(_plain(getattr(self, name)) for name in _ARRAYS)
+        return Explanation, (*arrays, dict(self.config))
+
+    def heatmap(self, input: str | int | None = None, reduce: str = "sum") -> np.ndarray:
+        """Reduces the channels of the relevance to one number per position; never normalises.
+
+        ``sum`` keeps the total, hence conservation. Channels are the last axis; relevance ``(batch, features)`` has
+        one channel, so that ``sum`` leaves it as it is and the others return its magnitude.
+
+        Args:
+            input: which input: a key of a dict or an index into a list of inputs; None (default) for the only one.
+            reduce: ``"sum"`` (default), ``"abs_max"`` (largest magnitude) or ``"l2"`` (Euclidean norm).
+
+        Returns:
+            ``(batch, height, width)`` for images, ``(batch, steps)`` for sequences, ``(batch, features)`` for tables;
+            generally the input's shape without its channels. float64 for float64 relevance, else float32.
+
+        Raises:
+            ArgumentError: ``input`` is None for several inputs, or ``reduce`` is unknown.
+            UnknownNameError: there is no such input.
+
+        Example:
+            >>> e = Explanation(np.array([[[3.0, -4.0]]]), np.zeros((1, 1)), "sum", np.array([-1.0]))
+            >>> e.heatmap(), e.heatmap(reduce="abs_max"), e.heatmap(reduce="l2")
+            (array([[-1.]]), array([[4.]]), array([[5.]]))
+        """
+        if reduce not in _REDUCE:
+            raise ArgumentError(
+                "reduce is out of range.", expected=f"one of {', '.join(_REDUCE)}", received=repr(reduce)
+            )
+        relevance = self._input(input)
+        if relevance.ndim < 3:
+            relevance = relevance[..., np.newaxis]
+        dtype = np.result_type(relevance.dtype, np.float32)
+        return _REDUCE[reduce](relevance.astype(np.float64)).astype(dtype)
+
+    def _input(self, key: str | int | None) -> np.ndarray:
+        parts, found = nest.leaves(self.relevance), self.relevance
+        if key is None and len(parts) == 1:
+            return parts[0]
+        if key is None:
+            raise ArgumentError(
+                "The model has several inputs, and none was chosen.",
+                expected="input= a key or an index of the inputs",
+                received=f"input=None for relevance {nest.describe(self.relevance)}",
+            )
+        keys = list(found) if isinstance(found, dict) else list(range(len(parts)))
+        if isinstance(key, bool) or key not in keys:
+            raise UnknownNameError("input", str(key), [str(known) for known in keys])
+        found = found[key] if isinstance(found, (dict, list, tuple)) else found
+        if isinstance(found, (dict, list, tuple)):
+            raise ArgumentError(
+                f"The input {key!r} is itself a structure.",
+                expected="an input that is one array",
+                received=nest.describe(found),
+                fix="build an Explanation of that part, or use its arrays.",
+            )
+        return found
+
+    def plot(self, images: np.ndarray | None = None, **options: Any) -> Figure:
+        """Draws the explanation; the figure is returned and never shown.
+
+        Args:
+            images: ``(batch, height, width[, 1|3])`` for an image column, uint8 or any float range that
+                [0, 1] or [0, 255] describes; only for image inputs. Default None.
+            **options: ``input`` and ``reduce`` of ``heatmap``; the others go to ``kxai.plots.draw``.
+
+        Returns:
+            A matplotlib ``Figure``; save it with ``figure.savefig(path)``.
+
+        Raises:
+            ArgumentError: the relevance cannot be drawn, or an option does not exist or does not apply.
+
+        Example:
+            >>> e = Explanation(np.ones((1, 8, 8, 3)), np.zeros((1, 1)), "sum", np.array([192.0]))
+            >>> type(e.plot()).__name__
+            'Figure'
+        """
+        chosen = {name: options.pop(name) for name in ("input", "reduce") if name in options}
+        sequence = self._input(chosen.get("input")).ndim == 3
+        options.setdefault("titles", [f"score {value:.4g}" for value in self.score])
+        options.setdefault("name", str(self.config.get("method", "relevance")))
+        return plots.draw(self.heatmap(**chosen), images=images, sequence=sequence, **options)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes everything into one ``.npz`` file (arrays and JSON text, no pickles), all of it or nothing.
+
+        Args:
+            path: the file; its name ends in ``.npz``.
+
+        Raises:
+            ArgumentError: the name ends differently.
+
+        Example:
+            >>> import tempfile
+            >>> e = Explanation({"a": np.ones((1, 2))}, [np.zeros((1, 1))], "sum", np.array([2.0]))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     e.save(folder + "/e.npz")
+            ...     Explanation.load(folder + "/e.npz")
+            Explanation(samples=1, relevance={a: (1, 2)}, outputs=[(1, 1)], max|residual|=0)
+        """
+        arrays: dict[str, np.ndarray] = {}
+        fields = {
+            name: {"text": value} if isinstance(value, str) else nest.to_json(_plain(value), arrays, name)
+            for name, value in ((name, getattr(self, name)) for name in _ARRAYS)
+        }
+        text = {"format": FORMAT, "version": FORMAT_VERSION, "fields": fields, "config": dict(self.config)}
+        files.write_archive(path, json.dumps(text, allow_nan=False), arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Explanation:
+        """Reads what ``save`` wrote; structure and dtypes are restored exactly.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The explanation.
+
+        Raises:
+            LoadError: the file is missing, truncated, or not an explanation of this format.
+        """
+        text, arrays = files.read_archive(path, "explanation")
+        try:
+            stored = json.loads(text)
+            name, version = stored["format"], stored["version"]
+            if (name, version) != (FORMAT, FORMAT_VERSION):
+                raise ValueError(f"format {name!r} version {version!r}")
+            fields = {
+                name: part["text"] if "text" in part else nest.from_json(part, arrays)
+                for name, part in stored["fields"].items()
+            }
+            return cls(**fields, config=stored["config"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LoadError(
+                f"{os.fspath(path)} holds no explanation that this version of kxai can read.",
+                expected=f"format {FORMAT!r} version {FORMAT_VERSION}",
+                received=f"{type(error).__name__}: {error}",
+                fix="write it again with Explanation.save of this version.",
+            ) from error
+
+    @staticmethod
+    def concatenate(parts: Sequence[Explanation]) -> Explanation:
+        """Joins the explanations of several batches into one.
+
+        Args:
+            parts: at least one; all made in the same way (``config`` equal but for ``notes``, which are united).
+
+        Returns:
+            One explanation of all samples, in order.
+
+        Raises:
+            ArgumentError: there are no parts, or they differ in method, structure or shape.
+
+        Example:
+            >>> e = Explanation(np.ones((2, 3)), np.zeros((2, 5)), np.array([1, 4]), np.array([3.0, 3.5]))
+            >>> len(Explanation.concatenate([e, e[:1]]))
+            3
+        """
+        if not parts:
+            raise ArgumentError("There is nothing to concatenate.", expected="at least one explanation")
+        joined = {name: _joined(name, [getattr(part, name) for part in parts]) for name in _ARRAYS}
+        return Explanation(**joined, config=_joined_config([part.config for part in parts]))
+
+
+_REDUCE = {
+    "sum": lambda relevance: relevance.sum(axis=-1),
+    "abs_max": lambda relevance: np.abs(relevance).max(axis=-1),
+    "l2": lambda relevance: np.sqrt(np.square(relevance).sum(axis=-1)),
+}
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, MappingProxyType) else value
+
+
+def _check(explanation: Explanation) -> None:
+    if explanation.score.ndim != 1:
+        raise ArgumentError("score has the wrong shape.", expected="(batch,)", received=str(explanation.score.shape))
+    for name, array in _named_arrays(explanation):
+        if array.ndim == 0 or len(array) != len(explanation):
+            raise ArgumentError(
+                f"{name} does not have one entry per sample.",
+                expected=f"({len(explanation)}, ...), as many as score",
+                received=str(array.shape),
+            )
+        if name.startswith(("outputs", "target")):
+            continue
+        if array.dtype.kind != "f":
+            raise ArgumentError(f"{name} has the wrong dtype.", expected="floating point", received=str(array.dtype))
+        if name.startswith("absorbed") and array.ndim != 1:
+            raise ArgumentError(f"{name} has the wrong shape.", expected="(batch,)", received=str(array.shape))
+        if not np.isfinite(array).all():
+            sample = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(axis=1)))
+            raise InputError(
+                f"{name} is not finite.",
+                expected="finite numbers",
+                received=f"NaN or infinity, first in sample {sample}",
+                fix="look for NaN or huge values in the inputs and the weights, and for float16 overflow.",
+            )
+
+
+def _named_arrays(explanation: Explanation) -> list[tuple[str, np.ndarray]]:
+    named = []
+    for name in _ARRAYS:
+        value = _plain(getattr(explanation, name))
+        if name in ("layers", "absorbed"):
+            named += [(f"{name}[{path!r}]", array) for path, array in value.items()]
+        elif not isinstance(value, str):
+            named += [(name, array) for array in nest.leaves(value)]
+    return named
+
+
+def _joined(name: str, values: list[Any]) -> Any:
+    values = [_plain(value) for value in values]
+    if not any(isinstance(value, str) for value in values):
+        return nest.concatenate(values)
+    if any(not isinstance(value, str) or value != values[0] for value in values):
+        raise ArgumentError(
+            "Explanations of different targets cannot be joined.",
+            expected=f"one {name} throughout",
+            received=", ".join(sorted({value if isinstance(value, str) else "an array" for value in values})),
+        )
+    return values[0]
+
+
+def _joined_config(configs: list[Mapping[str, Any]]) -> dict[str, Any]:
+    for config in configs[1:]:
+        keys = sorted((configs[0].keys() | config.keys()) - {"notes"})
+        differing = [key for key in keys if configs[0].get(key) != config.get(key)]
+        if differing:
+            raise ArgumentError(
+                "Explanations that were made differently cannot be joined.",
+                expected=f"the same {', '.join(differing)} throughout",
+                received=" and ".join(f"{[c.get(key) for key in differing]}" for c in (configs[0], config)),
+            )
+    notes = dict.fromkeys(note for config in configs for note in config.get("notes", ()))
+    return {**configs[0], **({"notes": list(notes)} if any("notes" in config for config in configs) else {})}

@@ -1,0 +1,15 @@
+"""Pictures of relevance: pure functions on NumPy arrays that return arrays and matplotlib figures.
+
+Nothing is shown, and pyplot with its global state is never touched. One colour map is used throughout: white is zero,
+red is positive, blue is negative.
+"""
+
+from kxai.plots.bars import bars
+from kxai.plots.color import diverging
+from kxai.plots.draw import draw
+from kxai.plots.figure import figure
+from kxai.plots.raster import heatmap_rgb, overlay, to_rgb
+from kxai.plots.scale import limit
+from kxai.plots.strip import strip
+
+__all__ = ["bars", "diverging", "draw", "figure", "heatmap_rgb", "limit", "overlay", "strip", "to_rgb"]

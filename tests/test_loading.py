@@ -1,0 +1,271 @@
+"""Files of Keras 2 are imitated by writing into a file what Keras 2 writes; see test_keras2_settings_are_dropped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from kxai.errors import LoadError
+from kxai.loading import load
+
+SHARED = Path(__file__).parent.parent.parent / "shared" / "models"
+
+pytestmark = pytest.mark.filterwarnings("ignore:Do not pass an `input_shape`")
+
+
+@keras.saving.register_keras_serializable("kxai_tests")
+class Doubled(keras.layers.Dense):
+    def call(self, inputs, training=None):
+        return 2 * super().call(inputs, training)
+
+
+@keras.saving.register_keras_serializable("kxai_tests")
+def cubed(x):
+    return x**3
+
+
+@pytest.fixture
+def forgotten(monkeypatch):
+    """As in a process in which the custom objects of a file have not been imported."""
+    registered = dict(keras.saving.get_custom_objects())
+    yield lambda: keras.saving.get_custom_objects().clear()
+    keras.saving.get_custom_objects().update(registered)
+
+
+def dense(*layers):
+    return keras.Sequential([keras.Input((4,)), *(layers or [keras.layers.Dense(3)])], name="toy")
+
+
+def saved(model, path):
+    model.save(path)
+    return path
+
+
+def edited(path, change):
+    """Changes the configuration in an HDF5 file."""
+    with h5py.File(path, "r+") as stored:
+        config = json.loads(stored.attrs["model_config"])
+        change(config)
+        stored.attrs["model_config"] = json.dumps(config).encode()
+    return path
+
+
+def message(path, **arguments):
+    with pytest.raises(LoadError) as caught:
+        load(path, **arguments)
+    return str(caught.value), caught.value.__cause__
+
+
+@pytest.mark.parametrize("name", ["toy.keras", "toy.h5", "toy.hdf5"])
+def test_loads_without_compiling(tmp_path, name):
+    model = dense()
+    model.compile("adam", "mse")
+    back = load(str(saved(model, tmp_path / name)))
+    x = np.ones((2, 4), np.float32)
+    np.testing.assert_array_equal(back(x), model(x))
+    assert not back.compiled
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("dice_adult_mlp", (None, 29)),
+        ("efficientnet_lite0", (None, 224, 224, 3)),
+        ("fer_mini_xception", (None, 64, 64, 1)),
+        ("mtcnn_pnet", (None, None, None, 3)),
+        ("tox_block_bilstm", (None, 100)),
+    ],
+)
+def test_loads_real_models(name, shape):
+    path = SHARED / f"{name}.keras"
+    if not path.exists():
+        pytest.skip(f"{path.name} lies beside the repository, in shared/models, and is not there")
+    assert load(path).input_shape == shape
+
+
+def keras2(config):
+    """Writes into a configuration what Keras 2 writes into these layers."""
+    for layer in config["config"]["layers"]:
+        name, settings = layer["class_name"], layer["config"]
+        if name.startswith(("Depthwise", "Separable")) or name.endswith("Transpose"):
+            settings["groups"] = 1
+        if name.startswith("Separable"):
+            settings.update(kernel_initializer=None, kernel_regularizer=None, kernel_constraint=None)
+        if name == "BatchNormalization":
+            settings["axis"] = [settings["axis"]]
+        if name == "LSTM":
+            settings["time_major"] = False
+        if name == "Sequential":
+            keras2(layer)
+            settings["layers"][1]["config"]["batch_input_shape"] = settings["layers"][0]["config"]["batch_shape"]
+
+
+def old_image_model():
+    layers = keras.layers
+    inner = keras.Sequential([keras.Input((8, 8, 2)), layers.DepthwiseConv2D(3), layers.BatchNormalization()])
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            inner,
+            layers.SeparableConv2D(3, 3),
+            layers.Conv2DTranspose(2, 3),
+            layers.Reshape((36, 2)),
+            layers.LSTM(3),
+        ]
+    )
+
+
+def test_keras2_settings_are_dropped(tmp_path):
+    model = old_image_model()
+    path = edited(saved(model, tmp_path / "old.h5"), keras2)
+    before = path.read_bytes()
+    with pytest.raises((TypeError, ValueError), match=r"Unrecognized keyword|int\(\) argument"):
+        keras.saving.load_model(path, compile=False)
+    back = load(path)
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 2)).astype(np.float32)
+    np.testing.assert_array_equal(back(x), model(x))
+    assert type(back.layers[0].layers[0]) is keras.layers.DepthwiseConv2D
+    assert path.read_bytes() == before
+
+
+def test_a_keras2_setting_with_an_effect_is_refused(tmp_path):
+    def grouped(config):
+        config["config"]["layers"][1]["config"]["groups"] = 2
+
+    model = keras.Sequential([keras.Input((8, 8, 2)), keras.layers.DepthwiseConv2D(3, name="dw")])
+    text, _ = message(edited(saved(model, tmp_path / "old.h5"), grouped))
+    assert "The layer 'dw' uses a setting of Keras 2" in text
+    assert "Expected: DepthwiseConv2D with groups=1\n  Received: groups=2" in text
+
+
+def test_keras2_operations(tmp_path):
+    def recorded(config):
+        config["config"]["layers"][1]["class_name"] = "TFOpLambda"
+
+    text, cause = message(edited(saved(dense(), tmp_path / "old.h5"), recorded))
+    assert "TensorFlow operations in the way of Keras 2" in text
+    assert "Received: TFOpLambda" in text
+    assert isinstance(cause, ValueError)
+
+
+def test_keras2_archive(tmp_path):
+    path = saved(dense(), tmp_path / "new.keras")
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(tmp_path / "old.keras", "w") as old:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name == "config.json":
+                content = content.replace(b'"module": "keras"', b'"module": "keras.src.engine.sequential"', 1)
+            old.writestr(name, content)
+    text, _ = message(tmp_path / "old.keras")
+    assert "was saved by Keras 2" in text
+    assert "save it as .h5" in text
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_lambda_is_refused_unless_trusted(tmp_path, ending):
+    model = dense(keras.layers.Lambda(lambda x: 2 * x, name="twice", output_shape=(4,)))
+    path = saved(model, tmp_path / f"lambda.{ending}")
+    text, cause = message(path)
+    assert "holds Python code that loading would run" in text
+    assert "Lambda layers 'twice'" in text
+    assert "only if you trust the origin of this file: load it with safe_mode=False" in text
+    assert isinstance(cause, ValueError)
+    assert load(path, safe_mode=False)(np.ones((1, 4))).numpy().tolist() == [[2.0] * 4]
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+@pytest.mark.parametrize(
+    ("layer", "name", "value"),
+    [
+        (lambda: Doubled(3), "kxai_tests>Doubled", Doubled),
+        (lambda: keras.layers.Dense(3, activation=cubed), "kxai_tests>cubed", cubed),
+    ],
+)
+def test_unknown_object_is_named(tmp_path, forgotten, ending, layer, name, value):
+    path = saved(dense(layer()), tmp_path / f"custom.{ending}")
+    forgotten()
+    text, cause = message(path)
+    assert f"objects that are not part of Keras: {name}.\n" in text
+    assert f"pass custom_objects={{'{name}': ...}}" in text
+    assert "Received: custom_objects with nothing in it" in text
+    assert cause is not None
+    assert "custom_objects with other" in message(path, custom_objects={"other": value})[0]
+    assert load(path, custom_objects={name: value}).name == "toy"
+
+
+@pytest.mark.parametrize("name", ["toy.keras", "toy.h5"])
+def test_truncated(tmp_path, name):
+    path = saved(dense(), tmp_path / name)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    text, cause = message(path)
+    assert text.startswith(f"{path} is damaged.")
+    assert f"Received: {len(whole) // 2} bytes" in text
+    assert "copy or download the file again" in text
+    assert cause is not None
+
+
+@pytest.mark.parametrize("name", ["empty.keras", "empty.h5"])
+def test_no_model(tmp_path, name):
+    (tmp_path / name).touch()
+    text, _ = message(tmp_path / name)
+    assert "is no Keras model" in text
+    assert "0 bytes that are neither" in text
+
+
+def test_ending_and_content_must_agree(tmp_path):
+    path = saved(dense(), tmp_path / "toy.h5")
+    shutil.copy(path, tmp_path / "toy.keras")
+    shutil.copy(saved(dense(), tmp_path / "other.keras"), tmp_path / "toy.zip")
+    assert "a name that ends in .h5 or .hdf5, because the content is HDF5" in message(tmp_path / "toy.keras")[0]
+    assert "a name that ends in .keras, because the content is a zip archive" in message(tmp_path / "toy.zip")[0]
+
+
+def test_archive_without_a_model(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    assert "is a zip archive without a Keras model in it" in message(tmp_path / "a.keras")[0]
+
+
+def test_weights_only(tmp_path):
+    dense().save_weights(tmp_path / "toy.weights.h5")
+    text, _ = message(tmp_path / "toy.weights.h5")
+    assert "holds no model, at most weights" in text
+    assert "model.load_weights(path)" in text
+
+
+def test_saved_model(tmp_path):
+    dense().export(tmp_path / "exported", verbose=False)
+    text, _ = message(tmp_path / "exported")
+    assert "is a SavedModel" in text
+    assert "model.save('name.keras')" in text
+    assert "keras.layers.TFSMLayer(" in text
+
+
+def test_folder_names_its_models(tmp_path):
+    saved(dense(), tmp_path / "toy.keras")
+    assert "take one of its models: toy.keras." in message(tmp_path)[0]
+
+
+def test_missing(tmp_path):
+    saved(dense(), tmp_path / "toy.keras")
+    assert "did you mean toy.keras?" in message(tmp_path / "tay.keras")[0]
+    assert "a folder that does not exist" in message(tmp_path / "nowhere" / "toy.keras")[0]
+
+
+def test_anything_else_is_told_with_its_cause(tmp_path):
+    path = saved(dense(), tmp_path / "toy.keras")
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(tmp_path / "bare.keras", "w") as bare:
+        bare.writestr("config.json", archive.read("config.json"))
+        bare.writestr("metadata.json", archive.read("metadata.json"))
+    text, cause = message(tmp_path / "bare.keras")
+    assert text.startswith(f"Keras could not load {tmp_path / 'bare.keras'}.")
+    assert "model.weights.h5" in text
+    assert isinstance(cause, ValueError)
