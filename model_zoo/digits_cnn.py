@@ -1,8 +1,8 @@
 """A small convolutional network on scikit-learn's handwritten digits, for examples and tests.
 
 The trained model and a few of its test digits are kept in the repository. ``python -m model_zoo.digits_cnn`` trains it
-anew (half a minute on a CPU; needs scikit-learn). Do that with Keras 3.12: it cannot read what later ones write, and what
-earlier ones write makes every later one warn about the structure of the inputs.
+anew (half a minute on a CPU; needs scikit-learn). Do that with Keras 3.12: it cannot read what later ones write, and
+what earlier ones write makes every later one warn about the structure of the inputs.
 """
 
 from __future__ import annotations
