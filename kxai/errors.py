@@ -70,5 +70,9 @@ class UnknownNameError(KxaiError, LookupError):
         )
 
 
+class NumericalError(KxaiError, ArithmeticError):
+    """A result is NaN or infinite."""
+
+
 class KxaiWarning(UserWarning):
     """Something the user should know about a result that is nevertheless returned."""

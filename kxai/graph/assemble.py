@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import keras
@@ -103,7 +103,8 @@ def _node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) ->
     return Node(
         path=one.path,
         op=one.op,
-        kind=one.kind,
+        # x * x is a function of one element, not a product of two tensors.
+        kind=Kind.ELEMENTWISE if one.kind is Kind.PRODUCT and len(unique) < len(tensors) else one.kind,
         call=call if one.affine is None else affine,
         inputs=inputs,
         outputs=tuple(edges[id(tensor)] for tensor in one.outputs),
@@ -235,8 +236,6 @@ def _operation_scale(one: Any, template: Any) -> Scale | None:
 
 def _settle_kinds(graph: Graph) -> Graph:
     """Kinds that depend on which operands carry relevance."""
-    from dataclasses import replace
-
     nodes = tuple(
         replace(node, kind=refine(node.op, node.kind, tuple(e in graph.active for e in node.inputs)))
         for node in graph.nodes

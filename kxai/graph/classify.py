@@ -42,7 +42,7 @@ LAYERS: dict[type, tuple[str, Kind]] = {
         ("Permute", "transpose", Kind.ROUTE),
         ("RepeatVector", "repeat", Kind.ROUTE),
         ("Concatenate", "concatenate", Kind.ROUTE),
-        (_ranks("ZeroPadding"), "pad", Kind.ROUTE),
+        (_ranks("ZeroPadding"), "zero_pad", Kind.ROUTE),
         (_ranks("Cropping") + " CenterCrop", "crop", Kind.ROUTE),
         ("UpSampling1D UpSampling3D", "up_sample", Kind.ROUTE),
         (_ranks("MaxPooling", "AdaptiveMaxPooling"), "max_pool", Kind.MAX),
@@ -131,7 +131,7 @@ def refine(op: str, kind: Kind, active: tuple[bool, ...]) -> Kind:
     """
     if sum(active) > 1 or len(active) == 0:
         return kind
-    if op in ("add", "subtract", "multiply", "negative"):
+    if kind in (Kind.SUM, Kind.PRODUCT) and op in ("add", "subtract", "multiply", "negative"):
         return Kind.SCALE
     if kind is Kind.PRODUCT:
         return Kind.SCALE if active[0] else Kind.ELEMENTWISE

@@ -1,0 +1,23 @@
+"""Analyzers: methods bound to models."""
+
+from kxai.analyzers.analyzer import Analyzer
+from kxai.analyzers.backward import LRP, BackwardAnalyzer, DeepTaylor
+from kxai.analyzers.gradient import Deconvnet, Gradient, GradientTimesInput, GuidedBackprop, Sensitivity
+from kxai.analyzers.registry import METHODS, create_analyzer, explain, methods, plan
+
+__all__ = [
+    "LRP",
+    "METHODS",
+    "Analyzer",
+    "BackwardAnalyzer",
+    "DeepTaylor",
+    "Deconvnet",
+    "Gradient",
+    "GradientTimesInput",
+    "GuidedBackprop",
+    "Sensitivity",
+    "create_analyzer",
+    "explain",
+    "methods",
+    "plan",
+]

@@ -1,0 +1,198 @@
+"""An analyzer: a method bound to a model."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from kxai import backend
+from kxai.analyzers.inputs import as_example, to_arrays
+from kxai.errors import ArgumentError, InputError, NumericalError, TargetError
+from kxai.explanation import Explanation
+from kxai.graph.trace import InputSpec, check_model, input_specs
+from kxai.progress import track
+from kxai.targets import OutputSpec, Target, resolve
+from kxai.version import __version__
+
+
+class Analyzer(ABC):
+    """A method bound to a model: ``explain(inputs, target)`` returns an :class:`Explanation`.
+
+    The model is only read. Analyzers are thread-safe; what they compile is compiled once per input structure and
+    follows the model's weights as they change.
+
+    Args:
+        model: a built Keras model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        check_model(model)
+        self._model = model
+        self._lock = threading.RLock()
+
+    @property
+    def model(self) -> Any:
+        """The explained model."""
+        return self._model
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name of the method, as :func:`kxai.create_analyzer` takes it."""
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """Arguments other than the model, by name."""
+        names = list(inspect.signature(type(self).__init__).parameters)[2:]
+        state = vars(self)
+        return {name: state[f"_{name}"] for name in names if f"_{name}" in state}
+
+    def bind(self, model: Any) -> Analyzer:
+        """The same analysis of another model."""
+        return type(self)(model, **self.hyperparameters())
+
+    def __repr__(self) -> str:
+        shown = "".join(f", {key}={value!r}" for key, value in self.hyperparameters().items())
+        return f"{type(self).__name__}({self._model.name!r}{shown})"
+
+    def config(self) -> dict[str, Any]:
+        """What a reader of the result needs to know, in JSON's types."""
+        return {
+            "method": self.name,
+            "hyperparameters": {key: _plain(value) for key, value in self.hyperparameters().items()},
+            "model": self._model.name,
+            "versions": {"kxai": __version__, "keras": keras.version()},
+            "notes": [],
+        }
+
+    def explain(
+        self, x: Any, target: Any = None, batch_size: int = 32, *, layers: str | Sequence[str] = (),
+        audit: bool = False, verbose: bool | None = None,
+    ) -> Explanation:  # fmt: skip
+        """Explain the model's outputs for inputs ``x``.
+
+        Args:
+            x: arrays, tensors, lists or dicts of them, structured like the model's inputs, with a batch axis; or a
+                ``tf.data.Dataset`` of inputs or of (inputs, ...) tuples.
+            target: None (the predicted class), an int, ints (one per sample), floats (weights over the outputs), a
+                :class:`Contrast`, an output's name, a dict {output name: target}, or a callable over the outputs.
+            batch_size: samples computed at once, >= 1, default 32; bounds the memory.
+            layers: globs over node paths; the relevance of these nodes' outputs is returned in ``.layers``.
+            audit: account per node for relevance that is not handed on, in ``.absorbed``. Default False.
+            verbose: show a progress bar; None (default) shows one on a terminal if it takes long.
+
+        Returns:
+            Explanation: relevance structured and shaped like the inputs.
+
+        Raises:
+            InputError, TargetError, ModelError, RuleError, UnknownNameError, NumericalError: see their messages.
+        """
+        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+            raise ArgumentError("batch_size counts samples.", expected="an int >= 1", received=repr(batch_size))
+        globs = (layers,) if isinstance(layers, str) else tuple(layers)
+        if backend.is_dataset(x):
+            return self._explain_dataset(x, target, int(batch_size), globs, audit, verbose)
+        specs = self._specs(x)
+        arrays = to_arrays(x, specs)
+        count = len(arrays[0])
+        compiled, resolved = self._prepare(arrays, target, count, globs, audit)
+        starts = range(0, count, batch_size)
+        parts = []
+        for start in track(starts, len(starts), f"explaining with {self.name}", verbose):
+            stop = min(start + batch_size, count)
+            data = [part.batch(start, stop) for part in resolved.parts]
+            parts.append(compiled([a[start:stop] for a in arrays], data))
+        return self._finished(Explanation.concatenate(parts))
+
+    def _explain_dataset(
+        self, dataset: Any, target: Any, batch_size: int, globs: tuple[str, ...], audit: bool, verbose: bool | None
+    ) -> Explanation:
+        declared = tree.flatten(self._specs(None)) if self._declares_inputs() else None
+        rank = len(declared[0].shape) if declared else None
+        total = int(dataset.cardinality())
+        parts: list[Explanation] = []
+        done = 0
+        batches = backend.dataset_batches(dataset, batch_size, rank)
+        for batch in track(batches, total if total > 0 else None, f"explaining with {self.name}", verbose):
+            arrays = to_arrays(batch, self._specs(batch))
+            count = len(arrays[0])
+            compiled, resolved = self._prepare(arrays, target, None, globs, audit)
+            if resolved.length is not None and resolved.length < done + count:
+                raise _length_error(resolved.length, f"at least {done + count}")
+            data = [part.batch(done, done + count) for part in resolved.parts]
+            parts.append(compiled(arrays, data))
+            done += count
+        if not parts:
+            raise InputError("The dataset is empty.", expected="at least one batch", received="none")
+        if resolved.length not in (None, done):
+            raise _length_error(resolved.length, done)
+        return self._finished(Explanation.concatenate(parts))
+
+    def _declares_inputs(self) -> bool:
+        return isinstance(self._model, (keras.Sequential, keras.Function))
+
+    def _specs(self, x: Any) -> Any:
+        """Specs of the model's inputs, from ``x`` where the model does not declare them."""
+        return input_specs(self._model, None if self._declares_inputs() or x is None else as_example(x))
+
+    @abstractmethod
+    def _prepare(
+        self, arrays: list[np.ndarray], target: Any, count: int | None, globs: tuple[str, ...], audit: bool
+    ) -> tuple[Callable[[list[np.ndarray], list[np.ndarray]], Explanation], Target]:
+        """(function of one batch and its target data, resolved target)."""
+
+    def _finished(self, explanation: Explanation) -> Explanation:
+        """Check the result."""
+        for name, array in _arrays(explanation):
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                bad = int(array.size - np.isfinite(array).sum())
+                raise NumericalError(
+                    f"The {name} of {self.name} is not finite.",
+                    expected="finite numbers",
+                    received=f"{bad} of {array.size} entries are NaN or infinite",
+                    fix="if the outputs are finite, a larger epsilon keeps denominators away from 0.",
+                )
+        return explanation
+
+    @staticmethod
+    def _resolve(target: Any, outputs: Sequence[OutputSpec], count: int | None) -> Target:
+        return resolve(target, outputs, count)
+
+
+def concrete(specs: Any, arrays: list[np.ndarray]) -> Any:
+    """Specs with the sizes of these arrays where the model leaves them open."""
+    flat = [
+        InputSpec((None, *array.shape[1:]), spec.dtype, spec.name)
+        for spec, array in zip(tree.flatten(specs), arrays, strict=True)
+    ]
+    return tree.pack_sequence_as(specs, flat)
+
+
+def _arrays(explanation: Explanation) -> Iterator[tuple[str, np.ndarray]]:
+    for array in tree.flatten(explanation.outputs):
+        yield "model's output", np.asarray(array)
+    for array in tree.flatten(explanation.relevance):
+        yield "relevance", np.asarray(array)
+
+
+def _length_error(received: Any, expected: Any) -> TargetError:
+    return TargetError(
+        "The target has not one entry per sample.",
+        expected=f"{expected} entries, one per sample of the dataset",
+        received=f"{received}",
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A value in JSON's types: numbers and text as they are, arrays as lists, the rest by its repr."""
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return value
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else repr(value)

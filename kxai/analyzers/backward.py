@@ -1,0 +1,264 @@
+"""Analyzers that run a composite backward: the LRP family and deep Taylor."""
+
+from __future__ import annotations
+
+import fnmatch
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+from keras import tree
+
+from kxai.analyzers.analyzer import Analyzer, concrete
+from kxai.analyzers.program import Program, Start
+from kxai.composites import Composite, Plan, make_plan, preset
+from kxai.composites.presets import deep_taylor
+from kxai.errors import ArgumentError, KxaiWarning, UnknownNameError
+from kxai.explanation import Explanation
+from kxai.graph.graph import Graph
+from kxai.graph.trace import trace
+from kxai.reverse import Finish
+from kxai.targets import OutputSpec, Target
+
+
+class BackwardAnalyzer(Analyzer):
+    """An analyzer that is a composite, a start and a finish.
+
+    Args:
+        model: a built Keras model.
+        jit: compile with XLA. Default False (faster on CPUs).
+    """
+
+    def __init__(self, model: Any, *, jit: bool = False) -> None:
+        super().__init__(model)
+        self._jit = jit
+        self._plans: dict[Any, Plan] = {}
+        self._programs: dict[Any, Program] = {}
+
+    @abstractmethod
+    def composite_table(self) -> Composite:
+        """The composite."""
+
+    def start(self) -> Start:
+        """What relevance starts with."""
+        return Start.VALUE
+
+    def finish(self) -> Finish | None:
+        """What is done with (input, signal) at the end; None: nothing."""
+        return None
+
+    def strips_heads(self) -> bool:
+        """Whether the logit before a final softmax or sigmoid is explained."""
+        return True
+
+    def nonnegative_inputs(self) -> bool:
+        """Whether the caller declared that no input is negative."""
+        return False
+
+    def plan(self, inputs: Any = None) -> Plan:
+        """The table node | kind | rule; all errors of the method are raised here.
+
+        Args:
+            inputs: an example batch, needed for subclassed models that do not say what their inputs look like.
+        """
+        return self._plan_for(self._specs(inputs))
+
+    @property
+    def traces(self) -> int:
+        """How many functions were traced so far."""
+        return sum(program.traces for program in self._programs.values())
+
+    def _plan_for(self, specs: Any) -> Plan:
+        key = tuple((spec.shape, spec.dtype) for spec in tree.flatten(specs))
+        with self._lock:
+            if key not in self._plans:
+                self._plans[key] = make_plan(
+                    trace(self._model, specs),
+                    self.composite_table(),
+                    strip=self.strips_heads(),
+                    starts_at_zero=self.start() is not Start.ONE,
+                    nonnegative_inputs=self.nonnegative_inputs(),
+                )
+            return self._plans[key]
+
+    def _prepare(
+        self, arrays: list[np.ndarray], target: Any, count: int | None, globs: tuple[str, ...], audit: bool
+    ) -> tuple[Callable[[list[np.ndarray], list[np.ndarray]], Explanation], Target]:
+        specs = concrete(self._specs(_repack(arrays)), arrays)
+        plan = self._plan_for(specs)
+        graph = plan.graph
+        outputs = [OutputSpec(name, edge.shape) for name, edge in zip(graph.output_names, graph.explained, strict=True)]
+        resolved = self._resolve(target, outputs, count)
+        keep = _expand(globs, graph)
+        key = (tuple(a.shape[1:] for a in arrays), resolved.form, keep, audit)
+        with self._lock:
+            if key not in self._programs:
+                self._programs[key] = Program(
+                    plan, resolved, start=self.start(), finish=self.finish(), keep=keep, audit=audit, jit=self._jit
+                )
+            program = self._programs[key]
+
+        def run(batch: list[np.ndarray], data: list[np.ndarray]) -> Explanation:
+            plan.check_inputs(batch)
+            return self._explanation(program(batch, data), plan, resolved, target)
+
+        return run, resolved
+
+    def _explanation(self, result: dict[str, Any], plan: Plan, resolved: Target, target: Any) -> Explanation:
+        graph = plan.graph
+        return Explanation(
+            relevance=tree.pack_sequence_as(graph.input_structure, result["relevance"]),
+            outputs=tree.pack_sequence_as(graph.output_structure, result["outputs"]),
+            target=_chosen(result["chosen"], resolved, graph, target),
+            score=result["score"],
+            layers=result["kept"],
+            absorbed=result["absorbed"],
+            config={**self.config(), "notes": plan.notes},
+        )
+
+
+@final
+class LRP(BackwardAnalyzer):
+    """Layer-wise relevance propagation.
+
+    Relevance starts as the value of the explained logit and is handed down node by node by the rules of a composite.
+    It adds up to the logit up to what biases and stabilizers absorb, which ``explanation.residual`` reports.
+
+    Args:
+        model: a built Keras model.
+        composite: name of a preset (see ``kxai.methods()``) or a :class:`Composite`. Default "epsilon_plus".
+        jit: compile with XLA. Default False.
+        hyperparameters: of the preset, such as ``epsilon=1e-6`` or ``low=-1., high=1.``.
+
+    Raises:
+        UnknownNameError: no such preset. ArgumentError: a hyperparameter that the preset does not take.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, use_bias=False)])
+        >>> model.set_weights([np.array([[1., 0.], [2., 0.], [3., 1.]])])
+        >>> LRP(model, composite="epsilon").explain(np.array([[1., 1., 1.]]), target=0).relevance.round(3)
+        array([[1., 2., 3.]], dtype=float32)
+
+    Source: Bach et al. 2015; Montavon et al. 2019.
+    """
+
+    def __init__(
+        self, model: Any, composite: str | Composite = "epsilon_plus", *, jit: bool = False, **hyperparameters: Any
+    ) -> None:
+        super().__init__(model, jit=jit)
+        self._composite, self._extra = composite, hyperparameters
+        if isinstance(composite, Composite):
+            if hyperparameters:
+                raise ArgumentError(
+                    "A Composite already holds its hyperparameters.",
+                    expected="composite alone, or the name of a preset with hyperparameters",
+                    received=", ".join(hyperparameters),
+                )
+            self._table = composite
+        else:
+            self._table = preset(composite, **hyperparameters)
+
+    @property
+    def name(self) -> str:
+        return f"lrp.{self._composite}" if isinstance(self._composite, str) else f"lrp ({self._table.name})"
+
+    def hyperparameters(self) -> dict[str, Any]:
+        return {"composite": self._composite, "jit": self._jit, **self._extra}
+
+    def composite_table(self) -> Composite:
+        return self._table
+
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "rules": [f"{_shown(match)}: {rule!r}" for match, rule in self._table.rows]}
+
+
+@final
+class DeepTaylor(BackwardAnalyzer):
+    """Deep Taylor decomposition: z+ in hidden layers, a rule for the input's domain in the first.
+
+    Relevance starts as max(0, logit). With non-positive biases it is non-negative and adds up to the logit.
+
+    Args:
+        model: a built Keras model.
+        low: lowest possible input value (number, per channel, array), or None.
+        high: highest possible input value, or None. Both: z^B rule; low=0 alone: z+; neither: w^2.
+        max_pooling: "winner" (default) or "proportional".
+        jit: compile with XLA. Default False.
+
+    Warns:
+        KxaiWarning: an explained logit is not positive; its relevance is zero by definition.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+        >>> model.set_weights([np.array([[1.], [2.]])])
+        >>> DeepTaylor(model, low=0., high=4.).explain(np.array([[1., 2.]])).relevance
+        array([[1., 4.]], dtype=float32)
+
+    Source: Montavon et al. 2017.
+    """
+
+    def __init__(
+        self, model: Any, low: Any = None, high: Any = None, max_pooling: str = "winner", *, jit: bool = False
+    ) -> None:
+        super().__init__(model, jit=jit)
+        self._low, self._high, self._max_pooling = low, high, max_pooling
+        self._table = deep_taylor(low, high, max_pooling)
+
+    @property
+    def name(self) -> str:
+        return "deep_taylor"
+
+    def composite_table(self) -> Composite:
+        return self._table
+
+    def start(self) -> Start:
+        return Start.POSITIVE_VALUE
+
+    def nonnegative_inputs(self) -> bool:
+        return self._low is not None and bool(np.all(np.asarray(self._low) >= 0))
+
+    def _finished(self, explanation: Explanation) -> Explanation:
+        explanation = super()._finished(explanation)
+        silent = np.flatnonzero(explanation.score <= 0)
+        if len(silent):
+            warnings.warn(
+                f"Deep Taylor explains positive logits; for {len(silent)} of {len(explanation.score)} samples the "
+                f"explained logit is not positive (the first: sample {silent[0]}, {explanation.score[silent[0]]:.4g}), "
+                "and their relevance is zero. Choose another target, or LRP.",
+                KxaiWarning,
+                stacklevel=3,
+            )
+        return explanation
+
+
+def _repack(arrays: list[np.ndarray]) -> Any:
+    return arrays[0] if len(arrays) == 1 else arrays
+
+
+def _expand(globs: tuple[str, ...], graph: Graph) -> tuple[str, ...]:
+    """Node paths that the globs name."""
+    paths = list(graph.paths())
+    found: dict[str, None] = {}
+    for glob in globs:
+        hits = fnmatch.filter(paths, glob)
+        if not hits:
+            raise UnknownNameError("layer", glob, paths, fix="print(kxai.plan(model, method)) lists the nodes.")
+        found.update(dict.fromkeys(hits))
+    return tuple(found)
+
+
+def _chosen(chosen: list[Any], resolved: Target, graph: Graph, target: Any) -> Any:
+    if resolved.function is not None:
+        return repr(target)
+    if len(resolved.parts) == 1 and len(graph.outputs) == 1:
+        return chosen[0]
+    return {graph.output_names[part.output]: c for part, c in zip(resolved.parts, chosen, strict=True)}
+
+
+def _shown(match: Any) -> str:
+    return match if isinstance(match, str) else getattr(match, "__name__", None) or match.value
+

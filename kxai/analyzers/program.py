@@ -1,0 +1,138 @@
+"""A compiled plan: (inputs, target) -> outputs, score, relevance, in one function for all batch sizes."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from keras import ops, tree
+
+from kxai import backend
+from kxai.composites.plan import Plan
+from kxai.errors import TargetError
+from kxai.reverse import Finish, Forward, backward, forward
+from kxai.targets import Target, weights_of
+
+
+@final
+class Start(enum.Enum):
+    """What relevance starts with at the explained output y, for target weights t."""
+
+    VALUE = "value"  # t y
+    ONE = "one"  # t
+    POSITIVE_VALUE = "positive value"  # t max(0, y)
+
+    def of(self, weights: Any, output: Any) -> Any:
+        """The starting relevance."""
+        if self is Start.ONE:
+            return weights
+        return weights * (ops.relu(output) if self is Start.POSITIVE_VALUE else output)
+
+
+@final
+@dataclass(frozen=True)
+class Spec:
+    """Shape and dtype of an argument of a compiled function."""
+
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+@final
+class Program:
+    """A plan compiled for one form of target.
+
+    Args:
+        plan: the plan.
+        target: gives the form; its numbers are arguments of each call.
+        start: what relevance starts with.
+        finish: see :func:`kxai.reverse.backward`.
+        keep: node paths whose relevance is returned.
+        audit: whether absorbed relevance is returned per node.
+        jit: compile with XLA.
+
+    Attributes:
+        traces: how often the function was traced (1 after the first call, whatever batch sizes follow).
+    """
+
+    def __init__(
+        self, plan: Plan, target: Target, *, start: Start, finish: Finish | None, keep: tuple[str, ...],
+        audit: bool, jit: bool,
+    ) -> None:  # fmt: skip
+        self.traces = 0
+        self._plan, self._target, self._start, self._finish = plan, target, start, finish
+        self._keep, self._audit = keep, audit
+        inputs = [
+            Spec((None, *edge.shape[1:]), "float32" if "float16" in edge.dtype else edge.dtype)
+            for edge in plan.graph.inputs
+        ]
+        forms = [self._data_spec(part) for part in target.parts]
+        self._function: Callable[..., Any] = backend.compile(self._run, (inputs, forms), jit)
+
+    def __call__(self, inputs: list[np.ndarray], data: list[np.ndarray]) -> dict[str, Any]:
+        """Run one batch; the result is a dict of arrays."""
+        result: dict[str, Any] = tree.map_structure(backend.to_numpy, self._function(inputs, data))
+        return result
+
+    def _data_spec(self, part: Any) -> Spec:
+        if part.form == "index":
+            return Spec((None,), "int32")
+        return Spec((None, *self._plan.graph.explained[part.output].shape[1:]), "float32")
+
+    def _run(self, inputs: list[Any], data: list[Any]) -> dict[str, Any]:
+        self.traces += 1
+        graph = self._plan.graph
+        run = forward(self._plan, inputs)
+        weights, score, chosen = self._explained(run, data)
+        explained = {graph.explained[i]: y for i, y in weights.items()}
+        start = {edge: self._start.of(t, run.values[edge]) for edge, t in explained.items()}
+        back = backward(
+            self._plan, run, start, finish=self._finish, keep=self._keep, audit=self._audit
+        )
+        return {
+            "outputs": [run.values[edge] for edge in graph.outputs],
+            "relevance": back.inputs,
+            "score": score,
+            "chosen": chosen,
+            "kept": back.kept,
+            "absorbed": back.absorbed,
+        }
+
+    def _explained(self, run: Forward, data: list[Any]) -> tuple[dict[int, Any], Any, list[Any]]:
+        """(weights per explained output, score per sample, what was chosen per part)."""
+        outputs = [run.values[edge] for edge in self._plan.graph.explained]
+        if self._target.function is not None:
+            return self._linearised(self._target.function, outputs)
+        weights, chosen, score = {}, [], 0.0
+        for part, numbers in zip(self._target.parts, data, strict=True):
+            output = outputs[part.output]
+            weights[part.output], choice = weights_of(part.form, numbers, output)
+            chosen.append(choice)
+            score = score + _per_sample(weights[part.output] * output)
+        return weights, score, chosen
+
+    def _linearised(self, function: Callable[..., Any], outputs: list[Any]) -> tuple[dict[int, Any], Any, list[Any]]:
+        """A callable target counts with its derivative at the outputs."""
+        graph = self._plan.graph
+
+        def score(*tensors: Any) -> Any:
+            structure = tree.pack_sequence_as(graph.output_structure, list(tensors))
+            return function(structure)
+
+        (value,), pull = backend.vjp(score, *outputs)
+        if len(value.shape) != 1:
+            raise TargetError(
+                "A callable target must return one number per sample.",
+                expected="a tensor of shape (samples,)",
+                received=f"shape {tuple(value.shape)}",
+                fix="for example target=lambda y: y[:, 3] - y[:, 5].",
+            )
+        return dict(enumerate(pull([ops.ones_like(value)]))), value, []
+
+
+def _per_sample(tensor: Any) -> Any:
+    return ops.sum(ops.reshape(tensor, (ops.shape(tensor)[0], -1)), axis=1)
+

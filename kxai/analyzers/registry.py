@@ -1,0 +1,128 @@
+"""Methods by name: the one place where text becomes an analyzer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from kxai.analyzers.analyzer import Analyzer
+from kxai.analyzers.backward import LRP, DeepTaylor
+from kxai.analyzers.gradient import Deconvnet, Gradient, GradientTimesInput, GuidedBackprop, Sensitivity
+from kxai.composites import PRESETS, Composite, Plan
+from kxai.composites.presets import call_with
+from kxai.errors import UnknownNameError
+from kxai.explanation import Explanation
+
+# name -> (factory, one-line description)
+METHODS: dict[str, tuple[Callable[..., Analyzer], str]] = {
+    "gradient": (Gradient, "gradient of the logit"),
+    "gradient_x_input": (GradientTimesInput, "gradient times input"),
+    "sensitivity": (Sensitivity, "squared gradient"),
+    "guided_backprop": (GuidedBackprop, "gradient with ReLUs that pass positive signals only, where active"),
+    "deconvnet": (Deconvnet, "gradient with ReLUs that pass positive signals only"),
+    "deep_taylor": (DeepTaylor, "deep Taylor decomposition: z+, first layer by the inputs' domain"),
+    **{
+        f"lrp.{name}": (partial(LRP, composite=name), f"LRP: {(inspect.getdoc(factory) or '').splitlines()[0]}")
+        for name, factory in PRESETS.items()
+    },
+}
+
+
+def _bounded(model: Any, low: Any, high: Any, max_pooling: str = "winner", jit: bool = False) -> Analyzer:
+    return DeepTaylor(model, low, high, max_pooling, jit=jit)
+
+
+# iNNvestigate's names for the same methods.
+METHODS["input_t_gradient"] = (GradientTimesInput, "gradient times input (iNNvestigate's name)")
+METHODS["deep_taylor.bounded"] = (_bounded, "deep Taylor with z^B on the first layer; needs low and high")
+
+
+def methods() -> dict[str, str]:
+    """Every method's name with a one-line description.
+
+    Example:
+        >>> methods()["gradient"]
+        'gradient of the logit'
+    """
+    return {name: description for name, (_, description) in METHODS.items()}
+
+
+def create_analyzer(name: str | Composite, model: Any, **hyperparameters: Any) -> Analyzer:
+    """An analyzer by name.
+
+    Args:
+        name: as listed by :func:`methods`, such as "lrp.epsilon_plus"; or a :class:`Composite`.
+        model: a built Keras model.
+        hyperparameters: of the method, such as ``epsilon=1e-6``.
+
+    Raises:
+        UnknownNameError: no such method; the message lists near matches.
+        ArgumentError: the method does not take a hyperparameter, or misses one.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> create_analyzer("lrp.epsilon", model, epsilon=0.1).name
+        'lrp.epsilon'
+    """
+    if isinstance(name, Composite):
+        return LRP(model, name, **hyperparameters)
+    if name not in METHODS:
+        raise UnknownNameError("method", str(name), METHODS, fix="kxai.methods() describes all of them.")
+    factory = METHODS[name][0]
+    if name.startswith("lrp."):
+        return factory(model, **hyperparameters)
+    analyzer: Analyzer = call_with(partial(factory, model), f"method {name!r}", hyperparameters)
+    return analyzer
+
+
+def explain(
+    model: Any, x: Any, method: str | Composite = "lrp.epsilon_plus", target: Any = None, batch_size: int = 32,
+    **hyperparameters: Any,
+) -> Explanation:  # fmt: skip
+    """Explain a model's outputs once. To explain often, keep an analyzer: it compiles once.
+
+    Args:
+        model: a built Keras model.
+        x: inputs with a batch axis, see :meth:`Analyzer.explain`.
+        method: name of a method, or a Composite. Default "lrp.epsilon_plus".
+        target: what is explained, see :meth:`Analyzer.explain`. Default: the predicted class.
+        batch_size: samples computed at once. Default 32.
+        hyperparameters: of the method.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.set_weights([np.array([[2.], [3.]]), np.array([0.])])
+        >>> explain(model, np.array([[5., 7.]]), "lrp.epsilon", epsilon=0.0).relevance
+        array([[10., 21.]], dtype=float32)
+    """
+    return create_analyzer(method, model, **hyperparameters).explain(x, target, batch_size)
+
+
+def plan(model: Any, method: str | Composite = "lrp.epsilon_plus", inputs: Any = None, **hyperparameters: Any) -> Plan:
+    """The table node | kind | rule of a method on a model; ``print`` shows it.
+
+    Args:
+        model: a built Keras model.
+        method: name of a method, or a Composite.
+        inputs: an example batch, needed only for subclassed models that do not say what their inputs look like.
+        hyperparameters: of the method.
+
+    Raises:
+        RuleError: a node has no rule; the message says which and what to do.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, activation="sigmoid", name="score")])
+        >>> print(plan(model, "lrp.epsilon"))
+        node           kind         rule
+        score          affine       Epsilon(epsilon=1e-06, relative=None, clip=False, bias=True)
+        score/sigmoid  elementwise  -
+        note: output 'score': its sigmoid is left out, the logit before it is explained
+    """
+    analyzer = create_analyzer(method, model, **hyperparameters)
+    result: Plan = analyzer.plan(inputs)  # type: ignore[attr-defined]
+    return result

@@ -1,0 +1,156 @@
+"""A composite: the ordered table that says which node gets which rule."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+import keras
+
+from kxai.errors import ArgumentError, RuleError, UnknownNameError
+from kxai.graph.facts import Facts
+from kxai.graph.graph import Graph, Kind, Node
+from kxai.rules import Rule
+
+Predicate = Callable[[Node, Facts], bool]
+Match = Kind | type | str | Predicate
+Row = tuple[Match, Rule]
+
+
+def first(node: Node, facts: Facts) -> bool:
+    """Affine nodes that the input meets first, through padding, reshaping, rescaling and normalisation."""
+    return facts.is_first(node)
+
+
+def first_convolution(node: Node, facts: Facts) -> bool:
+    """Convolutions that the input meets first."""
+    return facts.is_first(node) and convolution(node, facts)
+
+
+def convolution(node: Node, facts: Facts) -> bool:
+    """Convolutions of any kind: plain, depthwise, the two halves of separable ones, transposed."""
+    return node.kind is Kind.AFFINE and node.op in ("conv", "depthwise_conv", "conv_transpose")
+
+
+def gated(node: Node, facts: Facts) -> bool:
+    """Products in which one operand is recognisable as the gate."""
+    return facts.gate(node) is not None
+
+
+def anything(node: Node, facts: Facts) -> bool:
+    """Every node."""
+    return True
+
+
+@final
+@dataclass(frozen=True)
+class Composite:
+    """An ordered table of rows ``(match, rule)``; the first row that matches a node gives its rule.
+
+    Args:
+        name: for messages and the configuration.
+        rows: a match is a :class:`Kind`, a Keras layer class, a glob over node paths (``"block1/*"``), or a predicate
+            ``(node, facts) -> bool``.
+        merge: whether scalings (batch normalisation) are merged into affine nodes before rules are given. Default True.
+
+    Example:
+        >>> composite = preset("epsilon_plus").but(("conv2d", Flat()))
+        >>> composite.name
+        'epsilon_plus + 1 row'
+    """
+
+    name: str
+    rows: tuple[Row, ...] = field(repr=False)
+    merge: bool = True
+
+    def but(self, *rows: Row) -> Composite:
+        """The same table with ``rows`` put before it.
+
+        Raises:
+            ArgumentError: a row is not a pair of match and rule.
+        """
+        for row in rows:
+            _check_row(row)
+        count = f"{len(rows)} row" + ("s" if len(rows) > 1 else "")
+        return replace(self, name=f"{self.name} + {count}", rows=(*rows, *self.rows))
+
+    def rule(self, node: Node, facts: Facts) -> Rule:
+        """The rule of a node.
+
+        Raises:
+            RuleError: no row matches, or the rule is not defined for the node.
+        """
+        for match, rule in self.rows:
+            if matches(match, node, facts):
+                rule.check(node, facts)
+                return rule
+        raise _no_rule(self, node)
+
+    def check_globs(self, graph: Graph) -> None:
+        """Raise UnknownNameError if a glob names no node: a row without effect is a mistake."""
+        paths = list(graph.paths())
+        for match, _ in self.rows:
+            if isinstance(match, str) and not any(fnmatch.fnmatchcase(path, match) for path in paths):
+                raise UnknownNameError(
+                    "node", match, paths, fix=f"no node of the model matches {match!r}; print(kxai.plan(model, ...)) lists them."
+                )  # fmt: skip
+
+
+def matches(match: Match, node: Node, facts: Facts) -> bool:
+    """Whether one match of a row applies to a node."""
+    if isinstance(match, Kind):
+        return node.kind is match
+    if isinstance(match, str):
+        return any(fnmatch.fnmatchcase(path, match) for path in (node.path, *node.merged))
+    if isinstance(match, type):
+        # The activation that was split off a layer is not that layer.
+        split_off = node.kind in (Kind.ELEMENTWISE, Kind.SOFTMAX) and "/" in node.path
+        return isinstance(node.layer, match) and not (split_off and node.path.rsplit("/", 1)[1] == node.op)
+    return match(node, facts)
+
+
+def _check_row(row: Any) -> None:
+    if not (isinstance(row, tuple) and len(row) == 2 and isinstance(row[1], Rule)):
+        raise ArgumentError(
+            "A row of a composite is a pair.",
+            expected='(match, rule), for example ("block1/*", kxai.rules.Flat())',
+            received=repr(row),
+        )
+    match = row[0]
+    layer_class = isinstance(match, type) and issubclass(match, keras.Layer)
+    if not (isinstance(match, (Kind, str)) or layer_class or (callable(match) and not isinstance(match, type))):
+        raise ArgumentError(
+            "A row of a composite starts with what it matches.",
+            expected="a kxai.Kind, a Keras layer class, a glob over node paths, or a predicate (node, facts) -> bool",
+            received=repr(match),
+        )
+
+
+_REASONS = {
+    Kind.SOFTMAX: "a softmax inside the network has no rule in this composite",
+    Kind.BILINEAR: "a matrix product of two tensors that both depend on the input has no rule in this composite",
+    Kind.RECURRENT: "recurrent layers have no rule in this composite",
+    Kind.LOOKUP: "a table lookup has no rule in this composite",
+}
+
+
+def _no_rule(composite: Composite, node: Node) -> RuleError:
+    layer = "" if node.layer is None else f" (layer {type(node.layer).__name__})"
+    if node.kind is Kind.OPAQUE:
+        return RuleError(
+            f"Node {node.path!r}{layer} cannot be opened: {node.reason}.",
+            expected="a layer whose call consists of Keras layers and keras.ops",
+            fix=(
+                "write its call with keras.ops instead of raw TensorFlow or NumPy, or accept the plain gradient there: "
+                f'composite.but(("{node.path}", kxai.rules.Gradient())). Gradient methods work as they are.'
+            ),
+        )
+    return RuleError(
+        f"Node {node.path!r}{layer} has no rule: {_REASONS.get(node.kind, f'kind {node.kind.value} is not listed')}.",
+        expected=f"a row of composite {composite.name!r} that matches kind {node.kind.value} ({node.op})",
+        fix=f'add one: composite.but(("{node.path}", kxai.rules.Gradient())), or use a gradient method.',
+    )
+
+

@@ -1,0 +1,260 @@
+"""The named composites of the literature: one dict of factories, hyperparameters as their arguments."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from kxai.composites.composite import Composite, Row, anything, convolution, first, first_convolution, gated
+from kxai.errors import ArgumentError, UnknownNameError
+from kxai.graph.facts import Facts
+from kxai.graph.graph import Kind, Node
+from kxai.rules import (
+    AlphaBeta,
+    DeconvReLU,
+    Epsilon,
+    Flat,
+    Gamma,
+    Gradient,
+    GuidedReLU,
+    Pass,
+    Proportional,
+    Rule,
+    SignalTakesAll,
+    Uniform,
+    WinnerTakesAll,
+    WSquare,
+    ZBox,
+    ZPlus,
+)
+
+# What every propagation method does at nodes without weights.
+_COMMON: tuple[Row, ...] = (
+    (Kind.ELEMENTWISE, Pass()),
+    (Kind.SCALE, Pass()),
+    (Kind.NORM, Pass()),
+    (Kind.SUM, Proportional()),
+    (Kind.MAX, WinnerTakesAll()),
+    (Kind.ROUTE, Gradient()),
+    (gated, SignalTakesAll()),
+    (Kind.PRODUCT, Uniform()),
+)
+
+
+def _layers(name: str, conv: Rule, dense: Rule, *before: Row) -> Composite:
+    return Composite(name, (*before, (convolution, conv), (Kind.AFFINE, dense), *_COMMON))
+
+
+def epsilon(epsilon: float = 1e-6, bias: bool = True) -> Composite:
+    """LRP-epsilon everywhere."""
+    rule = Epsilon(epsilon, bias=bias)
+    return _layers("epsilon", rule, rule)
+
+
+def zero() -> Composite:
+    """LRP-0 everywhere: no stabilizer, equal to gradient x input on ReLU networks."""
+    return _layers("zero", Epsilon(0.0), Epsilon(0.0))
+
+
+def gamma(gamma: float = 0.25, epsilon: float = 1e-6, bias: bool = True) -> Composite:
+    """LRP-gamma everywhere."""
+    rule = Gamma(gamma, epsilon, bias)
+    return _layers("gamma", rule, rule)
+
+
+def alpha_beta(alpha: float = 2.0, beta: float = 1.0, epsilon: float = 1e-6, bias: bool = True) -> Composite:
+    """LRP-alpha-beta everywhere."""
+    rule = AlphaBeta(alpha, beta, epsilon, bias)
+    return _layers("alpha_beta", rule, rule)
+
+
+def alpha1_beta0(epsilon: float = 1e-6, bias: bool = True) -> Composite:
+    """LRP-alpha1-beta0 everywhere."""
+    return alpha_beta(1.0, 0.0, epsilon, bias)
+
+
+def z_plus(epsilon: float = 1e-6, bias: bool = False) -> Composite:
+    """The z+ rule everywhere."""
+    return _layers("z_plus", ZPlus(epsilon, bias), ZPlus(epsilon, bias))
+
+
+def w_square(epsilon: float = 0.0) -> Composite:
+    """The w^2 rule everywhere."""
+    return _layers("w_square", WSquare(epsilon), WSquare(epsilon))
+
+
+def flat(epsilon: float = 0.0) -> Composite:
+    """The flat rule everywhere."""
+    return _layers("flat", Flat(epsilon), Flat(epsilon))
+
+
+def epsilon_plus(epsilon: float = 1e-6) -> Composite:
+    """z+ on convolutions, epsilon on dense layers: the usual choice for CNNs."""
+    return _layers("epsilon_plus", ZPlus(bias=True), Epsilon(epsilon))
+
+
+def epsilon_plus_flat(epsilon: float = 1e-6) -> Composite:
+    """epsilon_plus with the flat rule on the first layer."""
+    return _layers("epsilon_plus_flat", ZPlus(bias=True), Epsilon(epsilon), (first, Flat()))
+
+
+def epsilon_alpha2_beta1(epsilon: float = 1e-6) -> Composite:
+    """alpha2-beta1 on convolutions, epsilon on dense layers."""
+    return _layers("epsilon_alpha2_beta1", AlphaBeta(2.0, 1.0), Epsilon(epsilon))
+
+
+def epsilon_alpha2_beta1_flat(epsilon: float = 1e-6) -> Composite:
+    """epsilon_alpha2_beta1 with the flat rule on the first layer."""
+    return _layers("epsilon_alpha2_beta1_flat", AlphaBeta(2.0, 1.0), Epsilon(epsilon), (first, Flat()))
+
+
+def epsilon_gamma_box(low: Any, high: Any, gamma: float = 0.25, epsilon: float = 1e-6) -> Composite:
+    """gamma on convolutions, epsilon on dense layers, z^B on a first convolution; needs the inputs' bounds."""
+    box = (first_convolution, ZBox(low, high))
+    return _layers("epsilon_gamma_box", Gamma(gamma), Epsilon(epsilon), box)
+
+
+def excitation_backprop() -> Composite:
+    """z+ with bias on all affine layers, proportional on sums."""
+    return _layers("excitation_backprop", ZPlus(bias=True), ZPlus(bias=True))
+
+
+def sequential_preset_a(epsilon: float = 0.1) -> Composite:
+    """alpha1-beta0 on convolutions, epsilon 0.1 on dense layers."""
+    return _layers("sequential_preset_a", AlphaBeta(1.0, 0.0), Epsilon(epsilon))
+
+
+def sequential_preset_a_flat(epsilon: float = 0.1) -> Composite:
+    """sequential_preset_a with the flat rule on the first layer."""
+    return _layers("sequential_preset_a_flat", AlphaBeta(1.0, 0.0), Epsilon(epsilon), (first, Flat()))
+
+
+def sequential_preset_b(epsilon: float = 0.1) -> Composite:
+    """alpha2-beta1 on convolutions, epsilon 0.1 on dense layers."""
+    return _layers("sequential_preset_b", AlphaBeta(2.0, 1.0), Epsilon(epsilon))
+
+
+def sequential_preset_b_flat(epsilon: float = 0.1) -> Composite:
+    """sequential_preset_b with the flat rule on the first layer."""
+    return _layers("sequential_preset_b_flat", AlphaBeta(2.0, 1.0), Epsilon(epsilon), (first, Flat()))
+
+
+def sequential_preset_b_flat_until_idx(idx: int, epsilon: float = 0.1) -> Composite:
+    """sequential_preset_b with the flat rule on the affine layers number 0 to idx, in order of computation."""
+    if idx < 0:
+        raise ArgumentError("idx counts affine layers from 0.", expected="idx >= 0", received=f"{idx}")
+
+    def until(node: Node, facts: Facts) -> bool:
+        affine = [other for other in facts.graph.nodes if other.kind is Kind.AFFINE]
+        return node in affine[: idx + 1]
+
+    name = "sequential_preset_b_flat_until_idx"
+    return _layers(name, AlphaBeta(2.0, 1.0), Epsilon(epsilon), (until, Flat()))
+
+
+def vgg16_tutorial(low: Any, high: Any) -> Composite:
+    """The tutorial's assignment for VGG-16: z^B, gamma, epsilon 0.25 rms, LRP-0 from input to output."""
+    lower = ("block1_conv*", "block2_conv*", "block3_conv*")
+    upper = ("block4_conv*", "block5_conv*")
+    relative = Epsilon(0.25, relative="rms")
+    rows: list[Row] = [("block1_conv1", ZBox(low, high))]
+    rows += [(glob, Gamma(0.25, epsilon=1e-9)) for glob in lower]
+    rows += [(f"block{stage}_pool", Proportional(1e-9)) for stage in (1, 2, 3)]
+    rows += [(glob, relative) for glob in upper]
+    rows += [(f"block{stage}_pool", Proportional(0.25, relative="rms")) for stage in (4, 5)]
+    activations: Row = (Kind.ELEMENTWISE, Pass())
+    return Composite("vgg16_tutorial", (activations, *rows, (Kind.AFFINE, Epsilon(1e-9)), *_COMMON))
+
+
+def deep_taylor(low: Any = None, high: Any = None, max_pooling: str = "winner") -> Composite:
+    """Deep Taylor: z+ inside; first layer z^B if bounded, z+ if low is 0 and high is open, w^2 if unbounded."""
+    if max_pooling not in ("winner", "proportional"):
+        raise ArgumentError(
+            "Unknown value of max_pooling.", expected='"winner" or "proportional"', received=repr(max_pooling)
+        )
+    rows: list[Row] = [(first, _first_rule(low, high))]
+    if max_pooling == "proportional":
+        rows.append((Kind.MAX, Proportional()))
+    return _layers("deep_taylor", ZPlus(), ZPlus(), *rows)
+
+
+def _first_rule(low: Any, high: Any) -> Rule:
+    if low is None and high is None:
+        return WSquare()
+    if low is not None and high is not None:
+        return ZBox(low, high)
+    if high is None and not bool(getattr(low, "any", lambda: low)()):
+        return ZPlus()
+    raise ArgumentError(
+        "The input domain of deep Taylor is not one of the three it is defined for.",
+        expected="no bounds (w^2), low=0 alone (z+), or low and high (z^B)",
+        received=f"low={low}, high={high}",
+    )
+
+
+def gradient() -> Composite:
+    """The plain gradient: every node's vector-Jacobian product."""
+    return Composite("gradient", ((anything, Gradient()),), merge=False)
+
+
+def guided_backprop(other_activations: str = "error") -> Composite:
+    """Guided backprop: at ReLUs only positive signals pass, where the unit was active."""
+    return _gradient_but("guided_backprop", GuidedReLU(other_activations))
+
+
+def deconvnet(other_activations: str = "error") -> Composite:
+    """Deconvnet: at ReLUs only positive signals pass, whether the unit was active or not."""
+    return _gradient_but("deconvnet", DeconvReLU(other_activations))
+
+
+def _gradient_but(name: str, rule: Rule) -> Composite:
+    return Composite(name, ((Kind.ELEMENTWISE, rule), (anything, Gradient())), merge=False)
+
+
+# The LRP family, by name. iNNvestigate's names are kept where they exist.
+PRESETS: dict[str, Callable[..., Composite]] = {
+    function.__name__: function
+    for function in (
+        epsilon, zero, gamma, alpha_beta, alpha1_beta0, z_plus, w_square, flat, epsilon_plus, epsilon_plus_flat,
+        epsilon_alpha2_beta1, epsilon_alpha2_beta1_flat, epsilon_gamma_box, excitation_backprop, sequential_preset_a,
+        sequential_preset_a_flat, sequential_preset_b, sequential_preset_b_flat, sequential_preset_b_flat_until_idx,
+        vgg16_tutorial,
+    )
+}  # fmt: skip
+PRESETS["z"] = zero
+PRESETS["alpha_2_beta_1"] = alpha_beta
+PRESETS["alpha_1_beta_0"] = alpha1_beta0
+
+
+def preset(name: str, **hyperparameters: Any) -> Composite:
+    """A named composite.
+
+    Args:
+        name: a key of ``PRESETS``, such as "epsilon_plus".
+        hyperparameters: of that composite, such as ``epsilon=1e-6``.
+
+    Raises:
+        UnknownNameError: no such composite. ArgumentError: no such hyperparameter, or one is missing.
+
+    Example:
+        >>> preset("epsilon_gamma_box", low=-1.0, high=1.0).name
+        'epsilon_gamma_box'
+    """
+    if name not in PRESETS:
+        raise UnknownNameError("composite", name, PRESETS, fix="kxai.methods() lists all names.")
+    return call_with(PRESETS[name], f"composite {name!r}", hyperparameters)
+
+
+def call_with(function: Callable[..., Any], what: str, hyperparameters: dict[str, Any]) -> Any:
+    """Call ``function``; hyperparameters that it does not take, or misses, raise ArgumentError."""
+    parameters = inspect.signature(function).parameters
+    missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in hyperparameters]
+    unknown = [name for name in hyperparameters if name not in parameters]
+    if missing or unknown:
+        accepted = ", ".join(str(p) for p in parameters.values()) or "none"
+        problem = f"does not take {', '.join(unknown)}" if unknown else f"needs {', '.join(missing)}"
+        raise ArgumentError(
+            f"The {what} {problem}.", expected=f"hyperparameters: {accepted}", received=f"{hyperparameters}"
+        )
+    return function(**hyperparameters)

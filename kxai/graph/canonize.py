@@ -1,0 +1,131 @@
+"""Canonizers: pure functions Graph -> Graph that bring a model into the form that rules are defined for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from kxai.graph.facts import reached_from_inputs
+from kxai.graph.graph import Edge, Graph, Kind, Node
+
+Canonizer = Callable[[Graph], Graph]
+
+
+def drop_identities(graph: Graph) -> Graph:
+    """Remove calls that return their input: conversions, copies, casts to and from 16-bit floats."""
+    alias: dict[Edge, Edge] = {}
+    nodes = []
+    for node in graph.nodes:
+        node = replace(node, inputs=tuple(alias.get(edge, edge) for edge in node.inputs))
+        if _is_identity(node):
+            alias[node.outputs[0]] = node.inputs[0]
+        else:
+            nodes.append(node)
+    return replace(
+        graph,
+        nodes=tuple(nodes),
+        outputs=tuple(alias.get(edge, edge) for edge in graph.outputs),
+        explained=tuple(alias.get(edge, edge) for edge in graph.explained),
+    )
+
+
+def _is_identity(node: Node) -> bool:
+    if node.op in ("convert_to_tensor", "copy"):
+        return node.inputs[0].dtype == node.outputs[0].dtype
+    before, after = node.inputs[0], node.outputs[0]
+    return node.op == "cast" and before.is_float and after.is_float and "16" in before.dtype + after.dtype
+
+
+def merge_scales(graph: Graph) -> Graph:
+    """Merge BatchNormalization and constant factors or shifts into the affine map before or after them.
+
+    Decided by the graph alone: the scaled tensor has one consumer, and the scaling is per channel. A scaling that the
+    input passes first stays (it is preprocessing, and its shift must not absorb relevance).
+    """
+    while (merged := _merge_once(graph)) is not None:
+        graph = merged
+    count = sum(len(node.merged) for node in graph.nodes)
+    if not count:
+        return graph
+    note = f"{count} scalings (batch normalisation, constant factors or shifts) are merged into affine nodes"
+    return replace(graph, notes=(*graph.notes, note))
+
+
+def _merge_once(graph: Graph) -> Graph | None:
+    preprocessing = reached_from_inputs(graph)
+    for node in graph.nodes:
+        consumers = graph.consumers.get(node.outputs[0], ())
+        if len(consumers) != 1 or node.outputs[0] in graph.outputs + graph.explained:
+            continue
+        pair = (node, consumers[0])
+        if _scales_after(*pair) or (node.outputs[0] not in preprocessing and _scales_before(*pair)):
+            return replace(graph, nodes=tuple(_joined(graph.nodes, *pair)))
+    return None
+
+
+def _scales_after(affine: Node, scale: Node) -> bool:
+    if affine.affine is None or scale.kind is not Kind.SCALE or scale.scale is None:
+        return False
+    return scale.scale.fits(affine.affine.axis) and (scale.scale.factor is None or affine.affine.kernel_out is not None)
+
+
+def _scales_before(scale: Node, affine: Node) -> bool:
+    if affine.affine is None or scale.kind is not Kind.SCALE or scale.scale is None or affine.affine.kernel_in is None:
+        return False
+    shifts_padding = scale.scale.shift is not None and affine.affine.pads
+    known = all(size is not None for size in scale.outputs[0].shape[1:])
+    return scale.scale.fits(affine.affine.axis) and not shifts_padding and (known or scale.scale.shift is None)
+
+
+def _joined(nodes: tuple[Node, ...], first: Node, second: Node) -> list[Node]:
+    """The node list with ``first`` merged into ``second``'s place."""
+    if first.affine is not None:
+        affine = first.affine.scaled_after(second.scale)  # type: ignore[arg-type]
+        keep, gone = first, second
+    else:
+        affine = second.affine.scaled_before(first.scale, first.outputs[0].shape)  # type: ignore
+        keep, gone = second, first
+    merged = replace(
+        keep,
+        call=affine,
+        affine=affine,
+        inputs=first.inputs,
+        outputs=second.outputs,
+        merged=(*keep.merged, gone.path, *gone.merged),
+    )
+    return [merged if node is second else node for node in nodes if node is not first]
+
+
+def strip_heads(graph: Graph) -> Graph:
+    """Explain the logit: where an output is a softmax or sigmoid, targets refer to its input."""
+    explained, notes = [], list(graph.notes)
+    for edge, name in zip(graph.explained, graph.output_names, strict=True):
+        logit, op = _head_input(graph, edge)
+        if op:
+            notes.append(f"output {name!r}: its {op} is left out, the logit before it is explained")
+        explained.append(logit)
+    return replace(graph, explained=tuple(explained), notes=tuple(notes))
+
+
+def _head_input(graph: Graph, edge: Edge) -> tuple[Edge, str]:
+    node = graph.producer.get(edge)
+    if node is not None and (node.kind is Kind.SOFTMAX or node.op in ("sigmoid", "log_sigmoid")):
+        return node.inputs[0], node.op
+    return edge, ""
+
+
+def prune(graph: Graph) -> Graph:
+    """Drop calls that no output needs."""
+    needed: set[Edge] = {*graph.outputs, *graph.explained}
+    kept = []
+    for node in reversed(graph.nodes):
+        if needed.intersection(node.outputs):
+            kept.append(node)
+            needed.update(node.inputs)
+    return replace(graph, nodes=tuple(reversed(kept)))
+
+
+def canonize(graph: Graph, *canonizers: Canonizer) -> Graph:
+    """Apply canonizers in order, then drop what is not needed any more."""
+    for canonizer in canonizers:
+        graph = canonizer(graph)
+    return prune(graph)

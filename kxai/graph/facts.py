@@ -1,0 +1,128 @@
+"""Facts of the data flow that hold for every input: computed once per graph, used by all rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+from kxai.graph.graph import Edge, Graph, Kind, Node
+
+# Activations that are never negative, whatever their input.
+_NONNEGATIVE = frozenset(
+    "relu relu6 sigmoid hard_sigmoid softplus softmax exp square squareplus abs absolute fabs sparse_sigmoid sparse_plus "
+    "exponential sqrt".split()
+)
+# ReLUs: 0 on all negative inputs, nowhere negative.
+RECTIFIERS = frozenset({"relu", "relu6"})
+_GATES = frozenset({"sigmoid", "hard_sigmoid", "sparse_sigmoid", "softmax"})
+# f(0) = 0: a zero pre-activation is a zero activation.
+_FIXES_ZERO = frozenset(
+    "relu relu6 leaky_relu prelu elu selu celu silu gelu tanh softsign hard_tanh hard_silu mish tanh_shrink soft_shrink "
+    "hard_shrink".split()
+)
+
+
+def reached_from_inputs(graph: Graph) -> frozenset[Edge]:
+    """Edges that hold the input itself, up to reshaping, padding, rescaling and normalisation by constants."""
+    reached = set(graph.inputs)
+    for node in graph.nodes:
+        if node.kind in (Kind.ROUTE, Kind.SCALE) and all(
+            edge in reached for edge in node.inputs if edge in graph.active
+        ):
+            reached.update(node.outputs)
+    return frozenset(reached)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What is known of a graph.
+
+    Attributes:
+        graph: the graph.
+        nonnegative_inputs: the caller's word that no model input is negative.
+    """
+
+    graph: Graph
+    nonnegative_inputs: bool = False
+
+    @cached_property
+    def reached(self) -> frozenset[Edge]:
+        """Edges that hold the input itself, see :func:`reached_from_inputs`."""
+        return reached_from_inputs(self.graph)
+
+    def is_first(self, node: Node) -> bool:
+        """Whether an affine node is the first that the input meets."""
+        return node.kind is Kind.AFFINE and all(
+            edge in self.reached for edge in node.inputs if edge in self.graph.active
+        )
+
+    @cached_property
+    def nonnegative(self) -> frozenset[Edge]:
+        """Edges whose values can be proved to be >= 0."""
+        known: set[Edge] = set(self.graph.inputs) if self.nonnegative_inputs else set()
+        for node in self.graph.nodes:
+            if self._stays_nonnegative(node, known):
+                known.update(node.outputs)
+        return frozenset(known)
+
+    def _stays_nonnegative(self, node: Node, known: set[Edge]) -> bool:
+        if node.op in _NONNEGATIVE:
+            return True
+        inputs = all(edge in known for edge in node.inputs if edge in self.graph.active)
+        if node.kind in (Kind.MAX, Kind.PRODUCT):
+            return inputs
+        if node.kind is Kind.ROUTE:
+            # Anything but a relocation of values (a fill value, a scatter) might be negative.
+            return inputs and node.op in _RELOCATIONS
+        if node.kind is Kind.SUM:
+            return inputs and node.op in ("add", "average", "average_pool", "global_average_pool", "mean", "sum")
+        return False
+
+    def gate(self, node: Node) -> int | None:
+        """Position of the gate among the two inputs of a product, or None.
+
+        A gate comes from a sigmoid, or is broadcast over axes in which the signal varies.
+        """
+        if node.kind is not Kind.PRODUCT or len(node.inputs) != 2:
+            return None
+        if node.op in ("divide", "true_divide", "divide_no_nan"):
+            return 1
+        sigmoids = [self._from_gate(edge) for edge in node.inputs]
+        if sum(sigmoids) == 1:
+            return sigmoids.index(True)
+        first, second = (edge.shape for edge in node.inputs)
+        if len(first) != len(second):
+            return int(len(second) < len(first))
+        broadcast = [any(a == 1 != b for a, b in pairs) for pairs in (_zip(first, second), _zip(second, first))]
+        return broadcast.index(True) if sum(broadcast) == 1 else None
+
+    def _from_gate(self, edge: Edge) -> bool:
+        node = self.graph.producer.get(edge)
+        while node is not None and node.kind in (Kind.ROUTE, Kind.SCALE) and len(node.inputs) == 1:
+            node = self.graph.producer.get(node.inputs[0])
+        return node is not None and node.op in _GATES
+
+    def rectifier_after(self, node: Node) -> Node | None:
+        """The ReLU that is the only reader of this node's output, or None."""
+        edge = node.outputs[0]
+        consumers = self.graph.consumers.get(edge, ())
+        if len(consumers) != 1 or edge in self.graph.explained or edge in self.graph.outputs:
+            return None
+        return consumers[0] if consumers[0].op in RECTIFIERS else None
+
+    @staticmethod
+    def fixes_zero(node: Node) -> bool:
+        """Whether a zero input of the node means a zero output at the same place."""
+        return node.kind in (Kind.ROUTE, Kind.MAX, Kind.PRODUCT) or node.op in _FIXES_ZERO
+
+
+def _zip(first: tuple[int | None, ...], second: tuple[int | None, ...]) -> list[tuple[int | None, int | None]]:
+    return list(zip(first[1:], second[1:], strict=True))
+
+
+_RELOCATIONS = frozenset(
+    "flatten reshape transpose repeat concatenate crop up_sample squeeze expand_dims stack get_item slice split take "
+    "tile broadcast_to swapaxes moveaxis flip cast zero_pad ravel".split()
+)

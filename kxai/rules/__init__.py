@@ -1,0 +1,46 @@
+"""Rules: how one node hands relevance down to its inputs."""
+
+from kxai.rules.affine import (
+    AlphaBeta,
+    ContributionRule,
+    Epsilon,
+    Flat,
+    Gamma,
+    GammaOriginal,
+    Share,
+    TermRule,
+    Where,
+    WSquare,
+    ZBox,
+    ZPlus,
+)
+from kxai.rules.combine import Proportional, SignalTakesAll, Uniform, WinnerTakesAll
+from kxai.rules.elementwise import DeconvReLU, Gradient, GuidedReLU, Pass
+from kxai.rules.rule import Rule, Stabilizer, Step, quotient
+
+__all__ = [
+    "AlphaBeta",
+    "ContributionRule",
+    "DeconvReLU",
+    "Epsilon",
+    "Flat",
+    "Gamma",
+    "GammaOriginal",
+    "Gradient",
+    "GuidedReLU",
+    "Pass",
+    "Proportional",
+    "Rule",
+    "Share",
+    "SignalTakesAll",
+    "Stabilizer",
+    "Step",
+    "TermRule",
+    "Uniform",
+    "WSquare",
+    "Where",
+    "WinnerTakesAll",
+    "ZBox",
+    "ZPlus",
+    "quotient",
+]

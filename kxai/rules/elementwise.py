@@ -1,0 +1,130 @@
+"""Rules for nodes with one output per input, and the plain derivative."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+from keras import ops
+
+from kxai.errors import RuleError
+from kxai.graph.facts import RECTIFIERS, Facts
+from kxai.graph.graph import Kind, Node
+from kxai.rules.rule import Rule, Step
+
+
+@final
+@dataclass(frozen=True)
+class Gradient(Rule):
+    """The vector-Jacobian product: ``R_in = J^T R_out``. For a ROUTE node this moves relevance to where it came from.
+
+    Example:
+        >>> Gradient()
+        Gradient()
+    """
+
+    def check(self, node: Node, facts: Facts) -> None:
+        """Defined for every node."""
+
+    def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
+        return step.pullback(relevance)
+
+
+@final
+@dataclass(frozen=True)
+class Pass(Rule):
+    """Relevance passes unchanged: ``R_in = R_out``. The LRP rule of activations, scalings and norms.
+
+    Example:
+        >>> Pass()
+        Pass()
+    """
+
+    kinds: ClassVar = frozenset({Kind.ELEMENTWISE, Kind.SCALE, Kind.NORM})
+
+    def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
+        inputs = zip(step.inputs, step.node.inputs, strict=True)
+        # Constants among the operands (a mask, say) receive nothing; a broadcast operand receives the sum.
+        return [sum_to_shape(relevance, x) if edge.is_float else None for x, edge in inputs]
+
+
+@final
+@dataclass(frozen=True)
+class GuidedReLU(Rule):
+    """Guided backprop at a ReLU: ``R_in = f'(n) pos(R_out)``, with f' = 1 for 0 < n (< the upper bound).
+
+    Args:
+        other: what to do at other activations: "error" (default), or "gradient" for their plain derivative.
+
+    Raises:
+        RuleError: (at plan time) the activation is no ReLU and ``other`` is "error".
+
+    Example:
+        >>> GuidedReLU()
+        GuidedReLU(other='error')
+
+    Source: Springenberg et al. 2015.
+    """
+
+    other: str = "error"
+    kinds: ClassVar = frozenset({Kind.ELEMENTWISE})
+
+    def check(self, node: Node, facts: Facts) -> None:
+        super().check(node, facts)
+        _check_rectifier(self, node, self.other)
+
+    def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
+        if step.node.op in RECTIFIERS:
+            relevance = ops.relu(relevance)
+        return step.pullback(relevance)
+
+
+@final
+@dataclass(frozen=True)
+class DeconvReLU(Rule):
+    """Deconvnet at a ReLU: ``R_in = pos(R_out)``; the forward mask is ignored.
+
+    Args:
+        other: what to do at other activations: "error" (default), or "gradient" for their plain derivative.
+
+    Raises:
+        RuleError: (at plan time) the activation is no ReLU and ``other`` is "error".
+
+    Example:
+        >>> DeconvReLU()
+        DeconvReLU(other='error')
+
+    Source: Zeiler & Fergus 2014.
+    """
+
+    other: str = "error"
+    kinds: ClassVar = frozenset({Kind.ELEMENTWISE})
+
+    def check(self, node: Node, facts: Facts) -> None:
+        super().check(node, facts)
+        _check_rectifier(self, node, self.other)
+
+    def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
+        return [ops.relu(relevance)] if step.node.op in RECTIFIERS else step.pullback(relevance)
+
+
+def _check_rectifier(rule: Rule, node: Node, other: str) -> None:
+    if other not in ("error", "gradient"):
+        raise RuleError(f"Unknown value of other in {rule!r}.", expected='"error" or "gradient"', received=repr(other))
+    if node.op not in RECTIFIERS and other == "error":
+        raise RuleError(
+            f"{type(rule).__name__} is defined for ReLUs only; node {node.path!r} is none.",
+            expected="relu or relu6 activations",
+            received=node.op,
+            fix='pass other_activations="gradient" to use the plain derivative there.',
+        )
+
+
+def sum_to_shape(tensor: Any, like: Any) -> Any:
+    """Sum ``tensor`` over the axes along which ``like`` is broadcast to it."""
+    extra = len(tensor.shape) - len(like.shape)
+    if extra:
+        tensor = ops.sum(tensor, axis=list(range(extra)))
+    axes = [i for i, (a, b) in enumerate(zip(tensor.shape, like.shape, strict=True)) if b == 1 and a != 1 and i > 0]
+    return ops.sum(tensor, axis=axes, keepdims=True) if axes else tensor

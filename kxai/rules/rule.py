@@ -1,0 +1,146 @@
+"""What a rule is: how one node hands the relevance of its outputs down to its inputs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, final
+
+from keras import ops
+
+from kxai.errors import ArgumentError, RuleError
+from kxai.graph.facts import Facts
+from kxai.graph.graph import Kind, Node
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One node during one run: what a rule may use.
+
+    Attributes:
+        node: the graph node.
+        inputs: values of its inputs, in the order of ``node.inputs``.
+        outputs: values of its outputs.
+        pull: the pullback recorded in the forward pass, see :meth:`pullback`.
+        kernel: of an AFFINE node, else None.
+        bias: of an AFFINE node, broadcastable to the output; None if there is none.
+        linear_output: of an AFFINE node, the output without bias.
+        nonnegative: per input, whether it is known to be >= 0.
+        rectified: whether the relevance of the output is known to be 0 wherever the output is <= 0.
+        gate: of a gated PRODUCT node, the position of the gate.
+        from_input: maps a value in the units of the model's input to the units of this node's input, through the
+            padding and rescaling between them.
+    """
+
+    node: Node
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+    pull: Callable[[Sequence[Any]], list[Any]]
+    kernel: Any = None
+    bias: Any = None
+    linear_output: Any = None
+    nonnegative: tuple[bool, ...] = ()
+    rectified: bool = False
+    gate: int | None = None
+    from_input: Callable[[Any], Any] | None = None
+
+    def pullback(self, cotangent: Any) -> list[Any]:
+        """The node's vector-Jacobian product, recorded in the forward pass: no forward computation is repeated.
+
+        Args:
+            cotangent: tensor shaped like the output (for several outputs: one tensor or None per output).
+
+        Returns:
+            One tensor per input, None for integer inputs.
+        """
+        return self.pull(cotangent if isinstance(cotangent, (tuple, list)) else (cotangent,))
+
+    @cached_property
+    def linear(self) -> Any:
+        """The output without the part that no input is responsible for: z = x W, without bias."""
+        if self.linear_output is not None:
+            return self.linear_output
+        if self.node.kind is Kind.SCALE:
+            return self.outputs[0] - self.node.run(*[ops.zeros_like(x) for x in self.inputs])[0]
+        return self.outputs[0]
+
+
+class Rule(ABC):
+    """How one node hands relevance down. Rules are frozen dataclasses: their fields are their hyperparameters.
+
+    Class attributes:
+        kinds: kinds of nodes that the rule is defined for.
+        keeps_zeros: whether an input of value 0 always receives relevance 0, whatever the output's relevance.
+    """
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset(Kind)
+    keeps_zeros: ClassVar[bool] = False
+
+    def check(self, node: Node, facts: Facts) -> None:
+        """Raise RuleError if the rule is not defined for this node."""
+        if node.kind not in self.kinds or (node.kind is Kind.AFFINE and node.affine is None):
+            names = ", ".join(sorted(kind.value for kind in self.kinds))
+            raise RuleError(
+                f"Rule {self!r} does not apply to node {node.path!r}.",
+                expected=f"a node of kind {names}",
+                received=f"{node.kind.value} ({node.op})",
+                fix=f'give it another rule: composite.but(("{node.path}", kxai.rules.Gradient())).',
+            )
+
+    def check_inputs(self, values: Any) -> None:  # noqa: B027 - most rules accept any input
+        """Raise InputError if the rule is not defined for these values of the model's input (a NumPy array)."""
+
+    @abstractmethod
+    def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
+        """Relevance of the inputs.
+
+        Args:
+            step: the node and its values.
+            relevance: tensor shaped like the output (for several outputs: one tensor or None per output).
+
+        Returns:
+            One tensor per input, shaped like it; None for inputs that receive nothing.
+        """
+
+
+@final
+@dataclass(frozen=True)
+class Stabilizer:
+    """Keeps a denominator away from 0: ``z + epsilon * sign(z)`` with sign(0) = +1 (Bach 2015, Eq. 58).
+
+    Args:
+        epsilon: >= 0, default 1e-6, in units of z.
+        relative: if True, epsilon is in units of the root mean square of z over each sample.
+        clip: if True, the magnitude of z is raised to at least epsilon instead of increased by it.
+    """
+
+    epsilon: float = 1e-6
+    relative: bool = False
+    clip: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.epsilon >= 0:
+            raise ArgumentError("epsilon must not be negative.", expected="epsilon >= 0", received=f"{self.epsilon}")
+
+    def __call__(self, z: Any, sign: int = 0) -> Any:
+        """Stabilize ``z``; ``sign`` is +1 or -1 where the sign of z is known, 0 where it is not."""
+        if self.epsilon == 0:
+            return z
+        epsilon: Any = self.epsilon
+        if self.relative:
+            axes = list(range(1, len(z.shape)))
+            epsilon = epsilon * ops.sqrt(ops.mean(ops.square(z), axis=axes, keepdims=True))
+        if self.clip:
+            raised = ops.maximum(ops.abs(z), epsilon)
+            return ops.where(z < 0, -raised, raised)
+        if sign:
+            return z + sign * epsilon
+        return z + ops.where(z < 0, -epsilon, epsilon)
+
+
+def quotient(numerator: Any, denominator: Any) -> Any:
+    """``numerator / denominator``, and 0 where the denominator is 0: a term without value sends nothing back."""
+    return ops.divide_no_nan(numerator, denominator)
