@@ -95,7 +95,7 @@ class Explanation:
         if not isinstance(key, slice):
             key = self._one(key)
         arrays = {name: getattr(self, name) for name in _ARRAYS}
-        picked = {
+        picked: dict[str, Any] = {
             name: value if isinstance(value, str) else nest.map_leaves(lambda array: array[key], _plain(value))
             for name, value in arrays.items()
         }
@@ -174,7 +174,8 @@ class Explanation:
         return _REDUCE[reduce](relevance.astype(np.float64)).astype(dtype)
 
     def _input(self, key: str | int | None) -> np.ndarray:
-        parts, found = nest.leaves(self.relevance), self.relevance
+        parts: list[np.ndarray] = nest.leaves(self.relevance)
+        found: Any = self.relevance
         if key is None and len(parts) == 1:
             return parts[0]
         if key is None:
@@ -183,10 +184,11 @@ class Explanation:
                 expected="input= a key or an index of the inputs",
                 received=f"input=None for relevance {nest.describe(self.relevance)}",
             )
-        keys = list(found) if isinstance(found, dict) else list(range(len(parts)))
-        if isinstance(key, bool) or key not in keys:
-            raise UnknownNameError("input", str(key), [str(known) for known in keys])
-        found = found[key] if isinstance(found, (dict, list, tuple)) else found
+        inputs = dict(enumerate(found)) if isinstance(found, (list, tuple)) else found
+        inputs = inputs if isinstance(inputs, dict) else {0: inputs}
+        if isinstance(key, bool) or key not in inputs:
+            raise UnknownNameError("input", str(key), [str(known) for known in inputs])
+        found = inputs[key]
         if isinstance(found, (dict, list, tuple)):
             raise ArgumentError(
                 f"The input {key!r} is itself a structure.",

@@ -220,8 +220,8 @@ def _lambdas(config: Any) -> Iterator[str]:
 def _missing(config: Any, error: Exception, custom_objects: Mapping[str, Any]) -> list[str]:
     """Names that the configuration refers to and that neither Keras nor the caller provides."""
     said = re.findall(r"(?:Could not locate (?:class|function)|Unknown layer:) '([^']+)'", str(error))
-    names = [_plain_name(item) for item in _objects(config) if item.get("registered_name")]
-    names = [name for name in (*names, *said) if name is not None]
+    stored = [_plain_name(item) for item in _objects(config) if item.get("registered_name")]
+    names = [name for name in (*stored, *said) if name is not None]
     return [
         name
         for name in dict.fromkeys(names)

@@ -205,8 +205,9 @@ def frozen(array: Any) -> np.ndarray:
 
 
 def _same_node(left: Nest, right: Nest) -> bool:
-    for kind in (dict, list, tuple):
+    if isinstance(left, dict):
+        return isinstance(right, dict) and left.keys() == right.keys()
+    for kind in (list, tuple):
         if isinstance(left, kind):
-            same = isinstance(right, kind) and len(left) == len(right)
-            return same and (kind is not dict or left.keys() == right.keys())
+            return isinstance(right, kind) and len(left) == len(right)
     return not isinstance(right, (dict, list, tuple))

@@ -7,6 +7,7 @@ import ast
 import json
 from typing import TYPE_CHECKING, Any
 
+from kxai.cli.quiet import notices_dropped
 from kxai.errors import LoadError, TargetError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -52,10 +53,11 @@ def load_model(arguments: argparse.Namespace) -> keras.Model:
     Raises:
         LoadError: it cannot be loaded.
     """
-    import kxai
+    with notices_dropped():
+        from kxai.loading import load
 
     try:
-        return kxai.load(arguments.model, safe_mode=not arguments.unsafe)
+        return load(arguments.model, safe_mode=not arguments.unsafe)
     except LoadError as error:
         if "safe_mode=False" not in str(error):
             raise

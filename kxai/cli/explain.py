@@ -10,6 +10,7 @@ import numpy as np
 
 from kxai.cli import arguments as common
 from kxai.cli import images, table
+from kxai.cli.quiet import library
 from kxai.errors import TargetError
 
 if TYPE_CHECKING:
@@ -66,8 +67,6 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         KxaiError: anything that a person can put right, said in words.
     """
-    import kxai
-
     pictures = _are_images(arguments)
     preprocess = _preprocess(arguments, pictures)
     settings = dict(arguments.set)
@@ -77,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
     labels = None if arguments.labels is None else common.read_labels(arguments.labels)
     target = common.target(arguments.target, labels)
     model = common.load_model(arguments)
-    analyzer = kxai.create_analyzer(arguments.method, model, **settings)
+    analyzer = library().create_analyzer(arguments.method, model, **settings)
 
     def explain(batch: Any) -> Explanation:
         verbose = False if arguments.quiet else None
@@ -138,33 +137,34 @@ def _images(
     heatmaps = explanation.heatmap(reduce=arguments.reduce)
     clip = 99.5 if arguments.clip is None else arguments.clip
     opacity = 0.85 if arguments.overlay_opacity is None else arguments.overlay_opacity
+    parts = list(explanation)
+    facts = [_facts(one, labels) for one in parts]  # before any file is written: labels may be too few
     arguments.output.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
     rows = []
-    for index, path in enumerate(arguments.inputs):
+    for index, (path, one) in enumerate(zip(arguments.inputs, parts, strict=True)):
         base = arguments.output / common.free_name(Path(path).stem, taken)
-        one = explanation[index]
         files = [Path(f"{base}{ending}") for ending in ("-heatmap.png", "-overlay.png", ".npz")]
         Image.fromarray(heatmap_rgb(heatmaps[index], clip)).save(files[0])
         Image.fromarray(overlay(pixels[index], heatmaps[index], opacity, clip)).save(files[1])
         one.save(files[2])
-        rows.append([path, *_facts(one, labels), " ".join(map(str, files))])
+        rows.append([path, *facts[index], " ".join(map(str, files))])
     return rows
 
 
 def _arrays(arguments: argparse.Namespace, explain: Any, labels: list[str] | None) -> list[list[str]]:
-    arguments.output.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
     rows = []
     for path in arguments.inputs:
-        base = arguments.output / common.free_name(Path(path).stem, taken)
         explanation = explain(images.read_arrays(path))
+        facts = [_facts(one, labels) for one in explanation]
+        base = arguments.output / common.free_name(Path(path).stem, taken)
+        arguments.output.mkdir(parents=True, exist_ok=True)
         files = [Path(f"{base}.npz")]
         explanation.save(files[0])
         files += _draw(explanation, base, arguments)
         named = " ".join(map(str, files))
-        for index in range(len(explanation)):
-            rows.append([f"{path}[{index}]", *_facts(explanation[index], labels), named if index == 0 else ""])
+        rows += [[f"{path}[{i}]", *said, named if i == 0 else ""] for i, said in enumerate(facts)]
     return rows
 
 

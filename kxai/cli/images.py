@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kxai.errors import InputError, LoadError
 from kxai.files import existing
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _CAFFE_MEAN = np.array([103.939, 116.779, 123.68])
 _TORCH_MEAN, _TORCH_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -125,7 +129,7 @@ def _read(path: str, size: tuple[int | None, int | None, int], crop: bool) -> np
     return np.asarray(image).reshape(goal[1], goal[0], channels)
 
 
-def _opaque(image):
+def _opaque(image: Image.Image) -> Image.Image:
     from PIL import Image
 
     if "A" not in image.getbands() and "transparency" not in image.info:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from kxai.cli import table
+from kxai.cli.quiet import library
 
 NAME = "methods"
 SUMMARY = "List the explanation methods."
@@ -28,6 +29,4 @@ def run(arguments: argparse.Namespace) -> None:
     Args:
         arguments: the parsed arguments.
     """
-    import kxai
-
-    table.show(["method", "description"], sorted(kxai.methods().items()))
+    table.show(["method", "description"], sorted(library().methods().items()))

@@ -6,6 +6,7 @@ import argparse
 
 from kxai.cli import arguments as common
 from kxai.cli import table
+from kxai.cli.quiet import library
 
 NAME = "plan"
 SUMMARY = "Show which rule a method gives to every node of a model."
@@ -31,9 +32,8 @@ def run(arguments: argparse.Namespace) -> None:
     Args:
         arguments: the parsed arguments.
     """
-    import kxai
-
-    plan = kxai.plan(common.load_model(arguments), arguments.method)
+    model = common.load_model(arguments)
+    plan = library().plan(model, arguments.method)
     table.show(["node", "kind", "rule"], plan.rows)
     for note in plan.notes:
         print(f"note: {note}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -65,11 +65,13 @@ def bars(
     return fig
 
 
-def _ranked(row: np.ndarray, names: list[str], top: int) -> list[tuple[str, float, str]]:
+def _ranked(row: np.ndarray, names: list[str], top: int) -> list[tuple[str, float, Any]]:
     """Returns (name, value, colour) of the largest features and of the sum of the others."""
     order = np.argsort(-np.abs(row), kind="stable")
     red, blue = (tuple(diverging(np.array(value)) / 255) for value in (_POSITIVE, _NEGATIVE))
-    panel = [(names[index], float(row[index]), red if row[index] >= 0 else blue) for index in order[:top]]
+    panel: list[tuple[str, float, Any]] = [
+        (names[index], float(row[index]), red if row[index] >= 0 else blue) for index in order[:top]
+    ]
     others = order[top:]
     if len(others):
         label = f"{len(others)} other" + ("s" if len(others) > 1 else "")
@@ -77,7 +79,7 @@ def _ranked(row: np.ndarray, names: list[str], top: int) -> list[tuple[str, floa
     return panel
 
 
-def _draw(axes: Axes, panel: list[tuple[str, float, str]], reach: float) -> None:
+def _draw(axes: Axes, panel: list[tuple[str, float, Any]], reach: float) -> None:
     labels, sizes, colours = zip(*panel, strict=True)
     places = np.arange(len(panel))
     axes.barh(places, sizes, color=colours, height=0.72)

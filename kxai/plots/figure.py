@@ -67,11 +67,10 @@ def figure(
             axes[row, 0].imshow(pictures[row], interpolation="nearest")
         for column, (name, values) in enumerate(maps.items(), start=columns - len(maps)):
             bound = bounds[name][row] or 1.0
-            drawn = (
-                heatmap_rgb(values[row], clip, bound)
-                if opacity is None
-                else overlay(pictures[row], values[row], opacity, clip, bound)
-            )
+            if opacity is None or pictures is None:
+                drawn = heatmap_rgb(values[row], clip, bound)
+            else:
+                drawn = overlay(pictures[row], values[row], opacity, clip, bound)
             axes[row, column].imshow(drawn, interpolation="nearest")
             if scale == "panel":
                 axes[row, column].set_xlabel(f"±{bounds[name][row]:.3g}", color=INK, fontsize=8)

@@ -52,7 +52,9 @@ def strip(
     bound = limit(values, clip)
     _check(values, tokens, titles)
     share = scaled(values, bound)
-    lines = [_wrapped(words) if tokens is not None else [[]] for words in (tokens or values)]
+    lines: list[list[list[tuple[int, float, float]]]] = [
+        _wrapped(words) if tokens is not None else [[]] for words in (tokens or values)
+    ]
     heights = [len(line) * _LINE + _TITLE for line in lines]
     full = sum(heights) + _BAR + 0.1
     fig, top = blank(_WIDTH, full), full - 0.05
