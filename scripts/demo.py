@@ -46,9 +46,10 @@ def main() -> None:
     for method, analyzer_of in METHODS.items():
         with console.status(f"explaining with {method}"):
             start = time.perf_counter()
-            explanations[method] = analyzer_of(model).explain(images)
+            explanations[method] = analyzer_of(model).explain(images, audit=True)
             seconds[method] = time.perf_counter() - start
-    console.print(conservation(names, explanations, seconds))
+    for row, name in enumerate(names):
+        console.print(conservation(row, name, explanations, seconds))
 
     arguments.output.mkdir(parents=True, exist_ok=True)
     for path in draw(names, images, explanations, arguments.output):
@@ -83,15 +84,16 @@ def predictions(names: list[str], probabilities: np.ndarray) -> Table:
     return table
 
 
-def conservation(names: list[str], explanations: dict[str, kxai.Explanation], seconds: dict[str, float]) -> Table:
-    """Say how much of the explained score the relevance of all pixels does not account for."""
-    table = Table("method", "photograph", "score", "residual", "share", "seconds", title="How much relevance arrives")
+def conservation(row: int, name: str, explanations: dict[str, kxai.Explanation], seconds: dict[str, float]) -> Table:
+    """Say how much of a photograph's score its pixels do not account for, and which layer absorbed most of that."""
+    table = Table("method", "score", "residual", "most lost at", "seconds", title=f"{name}: relevance that arrives")
     for method, explanation in explanations.items():
-        for row, name in enumerate(names):
-            score, residual = float(explanation.score[row]), float(explanation.residual[row])
-            first = (method, f"{seconds[method]:.1f}") if row == 0 else ("", "")
-            table.add_row(first[0], name, f"{score:.4g}", f"{residual:+.3g}", f"{residual / score:+.2%}", first[1])
-    table.caption = "share: residual / score; seconds: with compilation, which happens once"
+        score, residual = float(explanation.score[row]), float(explanation.residual[row])
+        absorbed = {path: abs(lost[row]) for path, lost in explanation.absorbed.items()}
+        where = max(absorbed, key=absorbed.__getitem__, default="").split(" + ")[0]
+        share = f"{residual:+.3g} ({residual / score:.0%})"
+        table.add_row(method, f"{score:.4g}", share, where, f"{seconds[method]:.1f}")
+    table.caption = "seconds: all photographs, with compilation, which happens once"
     return table
 
 
