@@ -363,3 +363,17 @@ def test_as_a_program(model):
     done = subprocess.run([*program, "explain"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "the following arguments are required" in done.stderr
+
+
+def test_with_the_library_itself(model, picture, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["explain", model, picture, "--preprocess", "signed", "--method", "lrp.epsilon", "-o", str(out)]
+    assert main([*command, "--set", "epsilon=0.5"]) == 0
+    one = Explanation.load(out / "cat.npz")
+    assert one.config["method"] == "lrp.epsilon"
+    assert one.relevance.shape == (1, 8, 10, 3)
+    assert f"  {one.score[0]:.6g}  " in capsys.readouterr().out
+    assert main(["plan", model, "--method", "lrp.epsilon"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["node", "kind", "rule"]
+    assert main(["explain", model, picture, "--preprocess", "raw", "--method", "lrp.epsilom", "-o", str(out)]) == 1
+    assert "lrp.epsilon" in capsys.readouterr().err
