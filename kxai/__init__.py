@@ -1,37 +1,52 @@
-"""kxai explains the decisions of Keras 3 models: which inputs they came from."""
+"""kxai explains the decisions of Keras 3 models: which inputs they came from.
 
-try:
-    import tensorflow as _tensorflow  # noqa: F401
-except ImportError as error:
-    from kxai.errors import MissingDependencyError
+Names are imported when they are first used, so that ``import kxai`` is quick and starts neither Keras nor TensorFlow.
+"""
 
-    raise MissingDependencyError(
-        "kxai needs TensorFlow, which is not installed.",
-        fix="pip install 'kxai[cpu]' (CPU) or pip install 'kxai[gpu]' (NVIDIA GPU).",
-    ) from error
+from __future__ import annotations
 
-from kxai import plots, rules
-from kxai.analyzers import (
-    LRP,
-    Analyzer,
-    DeepTaylor,
-    Deconvnet,
-    Gradient,
-    GradientTimesInput,
-    GuidedBackprop,
-    Sensitivity,
-    create_analyzer,
-    explain,
-    methods,
-    plan,
-)
-from kxai.composites import Composite, Plan, preset
-from kxai.errors import KxaiError, KxaiWarning
-from kxai.explanation import Explanation
-from kxai.graph.graph import Kind
-from kxai.loading import load
-from kxai.targets import Contrast
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from kxai.version import __version__
+
+if TYPE_CHECKING:
+    from kxai import plots, rules
+    from kxai.analyzers import (
+        LRP,
+        Analyzer,
+        Deconvnet,
+        DeepTaylor,
+        Gradient,
+        GradientTimesInput,
+        GuidedBackprop,
+        Sensitivity,
+        create_analyzer,
+        explain,
+        methods,
+        plan,
+    )
+    from kxai.composites import Composite, Plan, preset
+    from kxai.errors import KxaiError, KxaiWarning
+    from kxai.explanation import Explanation
+    from kxai.graph.graph import Kind
+    from kxai.loading import load
+    from kxai.targets import Contrast
+
+_HOMES = {
+    "kxai.analyzers": (
+        "LRP Analyzer DeepTaylor Deconvnet Gradient GradientTimesInput GuidedBackprop Sensitivity create_analyzer "
+        "explain methods plan"
+    ),
+    "kxai.composites": "Composite Plan preset",
+    "kxai.errors": "KxaiError KxaiWarning",
+    "kxai.explanation": "Explanation",
+    "kxai.graph.graph": "Kind",
+    "kxai.loading": "load",
+    "kxai.targets": "Contrast",
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
+_MODULES = ("plots", "rules", "testing")
 
 __all__ = [
     "LRP",
@@ -58,4 +73,19 @@ __all__ = [
     "plots",
     "preset",
     "rules",
+    "testing",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"kxai.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'kxai' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

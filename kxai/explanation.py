@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from kxai import files, nest, plots
-from kxai.errors import ArgumentError, InputError, LoadError, UnknownNameError
+from kxai.errors import ArgumentError, LoadError, NumericalError, UnknownNameError
 from kxai.nest import Nest
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class Explanation:
             ``(batch, ...)``, channels last, floating point, finite. Token ids carry one number per token.
             bfloat16, which NumPy does not know, becomes float32 without loss.
         outputs: the model's outputs for the batch, structured like them, ``(batch, ...)`` each.
-        target: what was explained: integers ``(batch,)``, the classes; or weights ``(batch, units)``; or text.
+        target: what was explained: integers ``(batch,)``, the classes; or weights ``(batch, units)``; or text; for a
+            model of several outputs a dict of these by output name.
         score: ``(batch,)``, the value of the explained quantity.
         layers: relevance kept at inner nodes, by path, ``(batch, ...)`` each; default none.
         absorbed: per node, ``(batch,)``, relevance that was lost there to a bias or a stabiliser; default none.
@@ -46,7 +47,7 @@ class Explanation:
 
     Raises:
         ArgumentError: batch sizes or dtypes do not fit, or ``config`` is not JSON-able.
-        InputError: relevance, score, layers or absorbed contain NaN or infinity.
+        NumericalError: relevance, score, layers or absorbed contain NaN or infinity.
 
     Example:
         >>> e = Explanation(np.ones((2, 3)), np.zeros((2, 5)), np.array([1, 4]), np.array([3.0, 3.5]))
@@ -58,7 +59,7 @@ class Explanation:
 
     relevance: Nest
     outputs: Nest
-    target: np.ndarray | str
+    target: Nest | str
     score: np.ndarray
     layers: Mapping[str, np.ndarray] = field(default_factory=dict)
     absorbed: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class Explanation:
             object.__setattr__(self, name, MappingProxyType(arrays))
         object.__setattr__(self, "score", nest.frozen(self.score))
         if not isinstance(self.target, str):
-            object.__setattr__(self, "target", nest.frozen(self.target))
+            object.__setattr__(self, "target", nest.map_leaves(nest.frozen, self.target))
         object.__setattr__(self, "config", MappingProxyType(files.json_copy(dict(self.config))))
         _check(self)
 
@@ -333,11 +334,11 @@ def _check(explanation: Explanation) -> None:
             raise ArgumentError(f"{name} has the wrong shape.", expected="(batch,)", received=str(array.shape))
         if not np.isfinite(array).all():
             sample = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(axis=1)))
-            raise InputError(
+            raise NumericalError(
                 f"{name} is not finite.",
                 expected="finite numbers",
                 received=f"NaN or infinity, first in sample {sample}",
-                fix="look for NaN or huge values in the inputs and the weights, and for float16 overflow.",
+                fix="look for NaN or huge values in weights and outputs; a larger epsilon keeps denominators off 0.",
             )
 
 

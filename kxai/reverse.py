@@ -192,4 +192,3 @@ def _report(
     if result is None:
         result = ops.zeros_like(value) if edge.is_float else ops.cast(ops.zeros_like(value), "float32")
     return result
-

@@ -184,7 +184,7 @@ def _unit(target: tuple[Any, ...], output: OutputSpec) -> np.ndarray:
             received=repr(target),
         )
     weights = np.zeros((1, *shape), "float32")
-    weights[(0, *target)] = 1
+    weights[0][target] = 1
     return weights
 
 

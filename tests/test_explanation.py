@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from kxai.errors import ArgumentError, InputError, LoadError, UnknownNameError
+from kxai.errors import ArgumentError, LoadError, NumericalError, UnknownNameError
 from kxai.explanation import Explanation
 from kxai.files import write_archive
 
@@ -218,7 +218,7 @@ def test_concatenate_unites_notes_and_refuses_the_rest():
         ({"absorbed": {"a": np.zeros((4, 1))}}, ArgumentError, r"absorbed\['a'\] has the wrong shape"),
         ({"relevance": np.zeros((4, 2), int)}, ArgumentError, "relevance has the wrong dtype"),
         ({"config": {"f": print}}, ArgumentError, "config cannot be written as JSON"),
-        ({"score": np.array([0, np.inf, 0, 0])}, InputError, "score is not finite[^$]*first in sample 1"),
+        ({"score": np.array([0, np.inf, 0, 0])}, NumericalError, "score is not finite[^$]*first in sample 1"),
     ],
 )
 def test_constructor_refuses(changes, error, message):
@@ -229,7 +229,7 @@ def test_constructor_refuses(changes, error, message):
 def test_nan_is_not_passed_on():
     relevance = np.zeros((4, 2, 2, 1))
     relevance[2, 1] = np.nan
-    with pytest.raises(InputError, match=r"relevance is not finite[^$]*first in sample 2"):
+    with pytest.raises(NumericalError, match=r"relevance is not finite[^$]*first in sample 2"):
         image(relevance=relevance)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -14,7 +14,7 @@ from keras import tree
 
 from kxai import backend
 from kxai.analyzers.inputs import as_example, to_arrays
-from kxai.errors import ArgumentError, InputError, NumericalError, TargetError
+from kxai.errors import ArgumentError, InputError, TargetError
 from kxai.explanation import Explanation
 from kxai.graph.trace import InputSpec, check_model, input_specs
 from kxai.progress import track
@@ -148,16 +148,7 @@ class Analyzer(ABC):
         """(function of one batch and its target data, resolved target)."""
 
     def _finished(self, explanation: Explanation) -> Explanation:
-        """Check the result."""
-        for name, array in _arrays(explanation):
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                bad = int(array.size - np.isfinite(array).sum())
-                raise NumericalError(
-                    f"The {name} of {self.name} is not finite.",
-                    expected="finite numbers",
-                    received=f"{bad} of {array.size} entries are NaN or infinite",
-                    fix="if the outputs are finite, a larger epsilon keeps denominators away from 0.",
-                )
+        """The last look at a result; methods add warnings here."""
         return explanation
 
     @staticmethod
@@ -172,13 +163,6 @@ def concrete(specs: Any, arrays: list[np.ndarray]) -> Any:
         for spec, array in zip(tree.flatten(specs), arrays, strict=True)
     ]
     return tree.pack_sequence_as(specs, flat)
-
-
-def _arrays(explanation: Explanation) -> Iterator[tuple[str, np.ndarray]]:
-    for array in tree.flatten(explanation.outputs):
-        yield "model's output", np.asarray(array)
-    for array in tree.flatten(explanation.relevance):
-        yield "relevance", np.asarray(array)
 
 
 def _length_error(received: Any, expected: Any) -> TargetError:

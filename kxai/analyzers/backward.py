@@ -261,4 +261,3 @@ def _chosen(chosen: list[Any], resolved: Target, graph: Graph, target: Any) -> A
 
 def _shown(match: Any) -> str:
     return match if isinstance(match, str) else getattr(match, "__name__", None) or match.value
-

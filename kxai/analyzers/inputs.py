@@ -58,7 +58,9 @@ def _flatten(x: Any, specs: Any, flat_specs: list[Any]) -> list[Any]:
     if isinstance(x, Mapping):
         keys = list(specs) if isinstance(specs, Mapping) else names
         if set(x) != set(keys):
-            raise InputError("The inputs' names do not match.", expected=", ".join(keys), received=", ".join(map(str, x)))
+            raise InputError(
+                "The inputs' names do not match.", expected=", ".join(keys), received=", ".join(map(str, x))
+            )
         if isinstance(specs, Mapping):
             return list(tree.flatten({key: x[key] for key in specs}))
         return [x[name] for name in names]
@@ -79,7 +81,9 @@ def _checked(value: Any, spec: Any) -> np.ndarray:
     array = np.asarray(value if isinstance(value, (list, tuple)) else backend.to_numpy(value))
     if array.dtype.kind not in "biuf":
         raise InputError(
-            f"Input {spec.name!r} does not hold numbers.", expected=f"an array of {spec.dtype}", received=f"{array.dtype}"
+            f"Input {spec.name!r} does not hold numbers.",
+            expected=f"an array of {spec.dtype}",
+            received=f"{array.dtype}",
         )
     _check_shape(array, spec)
     if array.dtype.kind == "f" and not np.isfinite(array).all():

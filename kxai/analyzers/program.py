@@ -89,9 +89,7 @@ class Program:
         weights, score, chosen = self._explained(run, data)
         explained = {graph.explained[i]: y for i, y in weights.items()}
         start = {edge: self._start.of(t, run.values[edge]) for edge, t in explained.items()}
-        back = backward(
-            self._plan, run, start, finish=self._finish, keep=self._keep, audit=self._audit
-        )
+        back = backward(self._plan, run, start, finish=self._finish, keep=self._keep, audit=self._audit)
         return {
             "outputs": [run.values[edge] for edge in graph.outputs],
             "relevance": back.inputs,
@@ -135,4 +133,3 @@ class Program:
 
 def _per_sample(tensor: Any) -> Any:
     return ops.sum(ops.reshape(tensor, (ops.shape(tensor)[0], -1)), axis=1)
-

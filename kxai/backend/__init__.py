@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import keras
+import importlib.util
 
 from kxai.errors import MissingDependencyError
+
+if importlib.util.find_spec("tensorflow") is None:
+    raise MissingDependencyError(
+        "kxai needs TensorFlow, which is not installed.",
+        fix="pip install 'kxai[cpu]' for CPUs, or pip install 'kxai[gpu]' for NVIDIA GPUs.",
+    )
+
+import keras
 
 if keras.backend.backend() != "tensorflow":
     raise MissingDependencyError(
@@ -14,7 +22,7 @@ if keras.backend.backend() != "tensorflow":
         fix="set the environment variable KERAS_BACKEND=tensorflow before Keras is first imported.",
     )
 
-from kxai.backend.tensorflow import (  # noqa: E402
+from kxai.backend.tensorflow import (
     compile,
     dataset_batches,
     depends_on,

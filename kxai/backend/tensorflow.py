@@ -72,19 +72,19 @@ def is_dataset(value: Any) -> bool:
     return isinstance(value, tf.data.Dataset)
 
 
-def dataset_batches(dataset: Any, batch_size: int, rank: int) -> Iterator[Any]:
+def dataset_batches(dataset: Any, batch_size: int, rank: int | None) -> Iterator[Any]:
     """Batches of inputs of a dataset, as arrays.
 
     Args:
         dataset: elements are inputs, or tuples of which the first entry is the inputs (as for ``model.fit``).
         batch_size: used when the elements are single samples.
-        rank: rank of the model's first input with its batch axis; tells single samples from batches.
+        rank: rank of the model's first input with its batch axis, tells single samples from batches; None: batches.
     """
     spec = dataset.element_spec
     if isinstance(spec, tuple):
         dataset = dataset.map(lambda *element: element[0])
     first = tf.nest.flatten(dataset.element_spec)[0]
-    if first.shape.rank == rank - 1:
+    if rank is not None and first.shape.rank == rank - 1:
         dataset = dataset.batch(batch_size)
     return dataset.as_numpy_iterator()
 

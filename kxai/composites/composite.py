@@ -56,7 +56,8 @@ class Composite:
         merge: whether scalings (batch normalisation) are merged into affine nodes before rules are given. Default True.
 
     Example:
-        >>> composite = preset("epsilon_plus").but(("conv2d", Flat()))
+        >>> from kxai import preset, rules
+        >>> composite = preset("epsilon_plus").but(("conv2d", rules.Flat()))
         >>> composite.name
         'epsilon_plus + 1 row'
     """
@@ -93,9 +94,7 @@ class Composite:
         paths = list(graph.paths())
         for match, _ in self.rows:
             if isinstance(match, str) and not any(fnmatch.fnmatchcase(path, match) for path in paths):
-                raise UnknownNameError(
-                    "node", match, paths, fix=f"no node of the model matches {match!r}; print(kxai.plan(model, ...)) lists them."
-                )  # fmt: skip
+                raise UnknownNameError("node", match, paths, fix="print(kxai.plan(model, method)) lists the nodes.")
 
 
 def matches(match: Match, node: Node, facts: Facts) -> bool:
@@ -152,5 +151,3 @@ def _no_rule(composite: Composite, node: Node) -> RuleError:
         expected=f"a row of composite {composite.name!r} that matches kind {node.kind.value} ({node.op})",
         fix=f'add one: composite.but(("{node.path}", kxai.rules.Gradient())), or use a gradient method.',
     )
-
-

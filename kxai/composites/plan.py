@@ -70,15 +70,16 @@ class Plan:
         found = set()
         for node in self.rules:
             rectifier = self.facts.rectifier_after(node)
-            if rectifier is not None and isinstance(self.rules.get(rectifier), Pass):
-                if self._vanishes_at_zero(rectifier.outputs[0]):
-                    found.add(node)
+            if rectifier is None or not isinstance(self.rules.get(rectifier), Pass):
+                continue
+            if self._vanishing.get(rectifier.outputs[0], False):
+                found.add(node)
         return frozenset(found)
 
     @cached_property
     def _vanishing(self) -> dict[Edge, bool]:
         """Per edge, whether zero values are sure to have zero relevance."""
-        graph, known = self.graph, {edge: self.starts_at_zero for edge in self.graph.explained}
+        graph, known = self.graph, dict.fromkeys(self.graph.explained, self.starts_at_zero)
         for node in reversed(graph.nodes):
             rule = self.rules.get(node)
             above = all(known.get(edge, True) for edge in node.outputs)
@@ -87,9 +88,6 @@ class Plan:
             for edge in node.inputs:
                 known[edge] = known.get(edge, True) and vanishes
         return known
-
-    def _vanishes_at_zero(self, edge: Edge) -> bool:
-        return self._vanishing.get(edge, False)
 
     def check_inputs(self, arrays: list[Any]) -> None:
         """Raise InputError if a rule is not defined for these model inputs (NumPy arrays)."""

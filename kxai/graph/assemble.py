@@ -97,7 +97,10 @@ def _node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) ->
 
     template = tree.map_structure(join, (one.args, one.kwargs), (two.args, two.kwargs))
     function = _replayed(one, two, sizes)
+    outputs = tuple(edges[id(tensor)] for tensor in one.outputs)
     affine, call = one.affine, _filled(function, template, inputs)
+    if any("float16" in edge.dtype for edge in outputs):
+        call = _in_float32(call)
     if affine is None and one.operation is not None and len(inputs) == 1:
         affine = _operation_affine(one, template, function)
     return Node(
@@ -107,7 +110,7 @@ def _node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) ->
         kind=Kind.ELEMENTWISE if one.kind is Kind.PRODUCT and len(unique) < len(tensors) else one.kind,
         call=call if one.affine is None else affine,
         inputs=inputs,
-        outputs=tuple(edges[id(tensor)] for tensor in one.outputs),
+        outputs=outputs,
         affine=affine,
         scale=one.scale or _operation_scale(one, template),
         average=one.average,
@@ -178,6 +181,15 @@ def _filled(
         return function(batch)(*args, **kwargs)
 
     return call
+
+
+def _in_float32(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Models of mixed precision are explained in 32 bits: 16-bit results are widened at once."""
+
+    def widen(tensor: Any) -> Any:
+        return ops.cast(tensor, "float32") if "float16" in keras.backend.standardize_dtype(tensor.dtype) else tensor
+
+    return lambda *tensors: tree.map_structure(widen, call(*tensors))
 
 
 def _resolve(leaf: Any, batch: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+
 from kxai.graph.facts import reached_from_inputs
 from kxai.graph.graph import Edge, Graph, Kind, Node
 
@@ -46,7 +47,7 @@ def merge_scales(graph: Graph) -> Graph:
     count = sum(len(node.merged) for node in graph.nodes)
     if not count:
         return graph
-    note = f"{count} scalings (batch normalisation, constant factors or shifts) are merged into affine nodes"
+    note = f"batch normalisation, constant factors and shifts are merged into affine nodes ({count} of them)"
     return replace(graph, notes=(*graph.notes, note))
 
 

@@ -13,9 +13,9 @@ import keras
 from kxai.graph.graph import Kind
 
 
-def layers_named(names: str) -> list[type]:
+def layers_named(names: str) -> tuple[Any, ...]:
     """Layer classes by name; a name that this Keras version lacks is left out."""
-    return [getattr(keras.layers, name) for name in names.split() if name in vars(keras.layers)]
+    return tuple(getattr(keras.layers, name) for name in names.split() if name in vars(keras.layers))
 
 
 def _ranks(*stems: str) -> str:
@@ -108,11 +108,12 @@ OPS: dict[str, Kind] = {name: kind for kind, names in _OPS.items() for name in n
 _RENAMED = {"ReLU": "relu", "Silu": "silu", "Max": "max", "Amax": "max", "Min": "min", "Amin": "min"}
 
 
-def own_class(layer: Any, table: Any) -> type | None:
+def own_class(layer: Any, table: Any) -> Any:
     """The class of ``table`` that ``layer`` is an instance of and whose ``call`` it uses unchanged."""
     for base in type(layer).__mro__:
         if base in table:
-            return base if type(layer).call is base.call else None
+            found: Any = base
+            return base if type(layer).call is found.call else None
     return None
 
 

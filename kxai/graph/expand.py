@@ -179,7 +179,7 @@ def _relu(record: Any, layer: Any, x: Any) -> Any:
 
 
 def relu_name(negative_slope: Any, threshold: Any) -> str:
-    """"relu" if the function is 0 on all negative inputs and nowhere negative, else what it is."""
+    """ "relu" if the function is 0 on all negative inputs and nowhere negative, else what it is."""
     if not negative_slope:
         return "relu" if threshold >= 0 else "thresholded_relu"
     return "leaky_relu"
@@ -216,11 +216,21 @@ def _centred(record: Any, layer: Any, op: str, x: Any, mean: Callable[[Any], Any
     return record.emit(op, Kind.NORM, layer.call, [centred], _spec(x.shape, x), layer=layer)
 
 
+def _time_distributed(record: Any, layer: Any, x: Any, training: Any = None, mask: Any = None) -> Any:
+    """Time steps join the batch: each step meets the inner layer under that layer's own rules."""
+    if mask is not None:
+        outputs = layer.compute_output_spec(x)
+        reason = "TimeDistributed with a mask is not supported"
+        return record.emit("time_distributed", Kind.OPAQUE, layer.call, [x], outputs, layer=layer, reason=reason)
+    inner = layer.layer(ops.reshape(x, (-1, *x.shape[2:])), training=False)
+    return ops.reshape(inner, (-1, x.shape[1], *inner.shape[1:]))
+
+
 def average_of(layer: Any) -> Callable[[Any], Any] | None:
     """The averaging counterpart of a max-pooling layer: same windows, same output shape."""
-    if isinstance(layer, tuple(layers_named("MaxPooling1D MaxPooling2D MaxPooling3D"))):
+    if isinstance(layer, layers_named("MaxPooling1D MaxPooling2D MaxPooling3D")):
         return lambda x: ops.average_pool(x, layer.pool_size, layer.strides, layer.padding, layer.data_format)
-    if isinstance(layer, tuple(layers_named("GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D"))):
+    if isinstance(layer, layers_named("GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D")):
 
         def average(x: Any) -> Any:
             first = 1 if layer.data_format == "channels_last" else 2
@@ -250,6 +260,7 @@ EXPANSIONS: dict[type, Callable[..., Any]] = {
         ("UpSampling2D", _up_sampling),
         ("LayerNormalization", _layer_normalization),
         ("GroupNormalization", _group_normalization),
+        ("TimeDistributed", _time_distributed),
     )
     for layer in layers_named(names)
 }

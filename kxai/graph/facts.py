@@ -10,16 +10,16 @@ from kxai.graph.graph import Edge, Graph, Kind, Node
 
 # Activations that are never negative, whatever their input.
 _NONNEGATIVE = frozenset(
-    "relu relu6 sigmoid hard_sigmoid softplus softmax exp square squareplus abs absolute fabs sparse_sigmoid sparse_plus "
-    "exponential sqrt".split()
+    "relu relu6 sigmoid hard_sigmoid softplus softmax exp square squareplus abs absolute fabs sparse_sigmoid "
+    "sparse_plus exponential sqrt".split()
 )
 # ReLUs: 0 on all negative inputs, nowhere negative.
 RECTIFIERS = frozenset({"relu", "relu6"})
 _GATES = frozenset({"sigmoid", "hard_sigmoid", "sparse_sigmoid", "softmax"})
 # f(0) = 0: a zero pre-activation is a zero activation.
 _FIXES_ZERO = frozenset(
-    "relu relu6 leaky_relu prelu elu selu celu silu gelu tanh softsign hard_tanh hard_silu mish tanh_shrink soft_shrink "
-    "hard_shrink".split()
+    "relu relu6 leaky_relu prelu elu selu celu silu gelu tanh softsign hard_tanh hard_silu mish tanh_shrink "
+    "soft_shrink hard_shrink".split()
 )
 
 

@@ -117,7 +117,7 @@ class Recording:
 def _record(model: Any, specs: Any, batch: int) -> Recording:
     with _LOCK, _recording(Recorder(model), _unbuilt(model)) as recorder:
         tensors = tree.map_structure(lambda s: keras.KerasTensor((batch, *s.shape[1:]), s.dtype), specs)
-        outputs = model(tensors, training=False)
+        outputs = model([tensors] if _takes_list_of_one(model) else tensors, training=False)
         return Recording(tree.flatten(tensors), recorder.calls, outputs)
 
 
@@ -185,12 +185,19 @@ def _declared_inputs(model: Any) -> Any:
         return model.inputs[0]
     if not isinstance(model, keras.Function):
         return None
-    # A list of one input is called with the tensor itself.
-    structure = model.input
-    return structure[0] if isinstance(structure, (list, tuple)) and len(structure) == 1 else structure
+    return model.input[0] if _takes_list_of_one(model) else model.input
+
+
+def _takes_list_of_one(model: Any) -> bool:
+    """Whether the model declares a list of one input; its users pass, and get back, that one array."""
+    if not isinstance(model, keras.Function) or isinstance(model, keras.Sequential):
+        return False
+    return isinstance(model.input, (list, tuple)) and len(model.input) == 1
 
 
 def _output_names(model: Any, outputs: Any) -> tuple[str, ...]:
+    if isinstance(model, keras.Sequential):
+        return (model.layers[-1].name,)
     if isinstance(model, keras.Model) and isinstance(model, keras.Function):
         return tuple(model.output_names)
     return tuple("/".join(map(str, path)) or "output" for path, _ in tree.flatten_with_path(outputs))

@@ -1,19 +1,7 @@
 """Rules: how one node hands relevance down to its inputs."""
 
-from kxai.rules.affine import (
-    AlphaBeta,
-    ContributionRule,
-    Epsilon,
-    Flat,
-    Gamma,
-    GammaOriginal,
-    Share,
-    TermRule,
-    Where,
-    WSquare,
-    ZBox,
-    ZPlus,
-)
+from kxai.rules.affine import AlphaBeta, Epsilon, Flat, Gamma, GammaOriginal, WSquare, ZBox, ZPlus
+from kxai.rules.affine_base import ContributionRule, Share, TermRule, Where
 from kxai.rules.combine import Proportional, SignalTakesAll, Uniform, WinnerTakesAll
 from kxai.rules.elementwise import DeconvReLU, Gradient, GuidedReLU, Pass
 from kxai.rules.rule import Rule, Stabilizer, Step, quotient

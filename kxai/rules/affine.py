@@ -1,183 +1,22 @@
-"""Rules for affine nodes, z_j = sum_i x_i w_ij + b_j.
+"""The LRP and deep Taylor rules of affine nodes, z_j = sum_i x_i w_ij + b_j, each a few lines of its formula.
 
-Write c+ = pos(x_i w_ij) and c- = neg(x_i w_ij) for the positive and negative contributions of input i to output j, and
-z+, z- for their sums over i, bias parts pos(b) and neg(b) included. Then most LRP rules are *data*: a few shares
-
-    R_i = sum_shares  coefficient * sum_j (p c+ + n c-)_ij / stab(p z+ + n z-)_j * R_j
-
-with two numbers p and n each. ``ContributionRule`` holds the speed: it uses z = z+ + z- from the forward pass, proves
-parts to be empty where inputs cannot be negative, and runs at most one further forward pass. The other rules replace
-input and kernel by something else (``TermRule``).
+``pos(u) = max(u, 0)``, ``neg(u) = min(u, 0)``; c+, c-, z+, z- are the positive and negative contributions and their
+sums, see ``affine_base.py``.
 """
 
 from __future__ import annotations
 
-import enum
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, final
 
 import numpy as np
 from keras import ops
 
-from kxai import backend
 from kxai.errors import ArgumentError, InputError
 from kxai.graph.graph import Kind
-from kxai.rules.rule import Rule, Stabilizer, Step, quotient
-
-
-@final
-class Where(enum.Enum):
-    """Outputs that a share applies to, by the sign of the node's true output."""
-
-    ALL = "all"
-    POSITIVE = "positive"
-    NEGATIVE = "negative"
-
-
-@final
-@dataclass(frozen=True)
-class Share:
-    """``coefficient * (positive c+ + negative c-) / stab(positive z+ + negative z-)``."""
-
-    coefficient: float
-    positive: float
-    negative: float
-    where: Where = Where.ALL
-
-    @property
-    def plain(self) -> bool:
-        """Whether it treats both signs alike, so that the node's own kernel serves."""
-        return self.positive == self.negative
-
-    @property
-    def sign(self) -> int:
-        """The sign that its denominator must have, 0 if it can have either."""
-        return int(self.negative == 0) - int(self.positive == 0)
-
-
-class ContributionRule(Rule):
-    """A rule given by shares of the positive and negative contributions."""
-
-    kinds: ClassVar = frozenset({Kind.AFFINE})
-    keeps_zeros: ClassVar[bool] = True
-    bias: bool
-
-    @abstractmethod
-    def shares(self) -> tuple[Share, ...]:
-        """The shares, straight from the formula."""
-
-    @abstractmethod
-    def stabilize(self) -> Stabilizer:
-        """The stabilizer of all denominators."""
-
-    def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
-        # Where the output was rectified, no relevance arrives at outputs <= 0.
-        shares = [s for s in self.shares() if not (step.rectified and s.where is Where.NEGATIVE)]
-        contributions = _Contributions(step, self.bias, alone=sum(not s.plain for s in shares) == 1)
-        stabilize = self.stabilize()
-        for share in shares:
-            arriving = relevance
-            if share.where is not Where.ALL and not step.rectified:
-                output = step.outputs[0]
-                mask = output > 0 if share.where is Where.POSITIVE else output < 0
-                arriving = ops.where(mask, relevance, ops.zeros_like(relevance))
-            sign = share.sign
-            if step.rectified and self.bias and share.positive > 0 and share.where is not Where.NEGATIVE:
-                sign = sign or 1  # wherever relevance arrives, the output is positive, and so is this denominator
-            ratio = quotient(arriving, stabilize(contributions.sum(share), sign))
-            contributions.send_back(share, ratio if share.coefficient == 1 else share.coefficient * ratio)
-        return contributions.relevance()
-
-
-@final
-class _Contributions:
-    """The contributions of one node in one run, computed as few times as possible."""
-
-    def __init__(self, step: Step, bias: bool, alone: bool) -> None:
-        self._step = step
-        self._bias = step.bias if bias else None
-        self._total = step.outputs[0] if bias else step.linear
-        self._alone = alone
-        self._forwards: dict[tuple[float, float], list[tuple[str, Any, Callable[..., Any]]]] = {}
-        self._gradients: dict[str, Any] = {}
-
-    def sum(self, share: Share) -> Any:
-        """``p z+ + n z-``, bias parts included."""
-        p, n = share.positive, share.negative
-        if share.plain:
-            return self._total if p == 1 else p * self._total
-        if self._alone:
-            return self._forward_sum(p, n)
-        parts = [v if c == 1 else c * v for c, v in ((p, self._positive), (n, self._negative)) if c]
-        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
-
-    def send_back(self, share: Share, ratio: Any) -> None:
-        """Add ``sum_j (p c+ + n c-)_ij ratio_j`` to the inputs' relevance."""
-        p, n = share.positive, share.negative
-        if share.plain:
-            gradient = self._step.pullback(ratio)[0]
-            self._add("all", gradient if p == 1 else p * gradient)
-            return
-        for part, _, pull in self._forward(p, n):
-            self._add(part, pull([ratio])[0])
-
-    def relevance(self) -> list[Any]:
-        """Each part of the input times its gradient."""
-        terms = [self._part(part) * gradient for part, gradient in self._gradients.items()]
-        return [sum(terms[1:], terms[0])]
-
-    @cached_property
-    def _positive(self) -> Any:
-        return self._forward_sum(1.0, 0.0)
-
-    @cached_property
-    def _negative(self) -> Any:
-        # Rounding of the difference must not turn an empty negative part positive.
-        return ops.minimum(self._total - self._positive, 0.0)
-
-    def _add(self, part: str, gradient: Any) -> None:
-        self._gradients[part] = self._gradients[part] + gradient if part in self._gradients else gradient
-
-    def _part(self, part: str) -> Any:
-        x = self._step.inputs[0]
-        if part == "all":
-            return x
-        return ops.relu(x) if part == "positive" else ops.minimum(x, 0.0)
-
-    def _forward_sum(self, p: float, n: float) -> Any:
-        z = None
-        for _, value, _ in self._forward(p, n):
-            z = value if z is None else z + value
-        return z if self._bias is None else ops.add(z, _combine(self._bias, p, n))
-
-    def _forward(self, p: float, n: float) -> list[tuple[str, Any, Callable[..., Any]]]:
-        """(part of the input, its p c+ + n c- summed, pullback); positive inputs meet p w+ + n w-, negative n w+ + p w-."""
-        if (p, n) not in self._forwards:
-            linear, w = self._step.node.affine.linear, self._step.kernel  # type: ignore[union-attr]
-            if self._step.nonnegative[0]:
-                pairs = [("all", _combine(w, p, n))]
-            else:
-                pairs = [("positive", _combine(w, p, n)), ("negative", _combine(w, n, p))]
-            runs = []
-            for part, kernel in pairs:
-                (z,), pull = backend.vjp(lambda x, kernel=kernel: linear(x, kernel), self._part(part))
-                runs.append((part, z, pull))
-            self._forwards[p, n] = runs
-        return self._forwards[p, n]
-
-
-def _combine(w: Any, p: float, n: float) -> Any:
-    """``p pos(w) + n neg(w)`` in as few passes over memory as possible."""
-    if p == n:
-        return p * w
-    if n == 0:
-        return ops.relu(w) if p == 1 else p * ops.relu(w)
-    if p == 0:
-        return ops.minimum(w, 0.0) if n == 1 else n * ops.minimum(w, 0.0)
-    return n * w + (p - n) * ops.relu(w) if n != 1 else w + (p - 1) * ops.relu(w)
+from kxai.rules.affine_base import ContributionRule, Share, TermRule, Where, combine
+from kxai.rules.rule import Stabilizer, Step, quotient
 
 
 @final
@@ -340,36 +179,6 @@ class ZPlus(ContributionRule):
         return Stabilizer(self.epsilon)
 
 
-class TermRule(Rule):
-    """A rule that replaces input and kernel: ``R_i = sum_terms v_i sum_j k_ij R_j / stab(sum_terms (v k)_j)``."""
-
-    kinds: ClassVar = frozenset({Kind.AFFINE})
-    epsilon: float
-
-    @abstractmethod
-    def terms(self, step: Step) -> list[tuple[Any, Any]]:
-        """Pairs (v, k); v may have batch size 1 if it is the same for all samples."""
-
-    def offset(self, step: Step) -> Any:
-        """What the denominator holds besides the terms, or None."""
-        return None
-
-    def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
-        linear, x = step.node.affine.linear, step.inputs[0]  # type: ignore[union-attr]
-        terms = self.terms(step)
-        z = self.offset(step)
-        for value, kernel in terms:
-            part = linear(value, kernel)
-            z = part if z is None else z + part
-        ratio = quotient(relevance, Stabilizer(self.epsilon)(z))
-        result = None
-        for value, kernel in terms:
-            _, pull = backend.vjp(lambda x, kernel=kernel: linear(x, kernel), x)
-            part = value * pull([ratio])[0]
-            result = part if result is None else result + part
-        return [result]
-
-
 @final
 @dataclass(frozen=True)
 class GammaOriginal(TermRule):
@@ -400,10 +209,10 @@ class GammaOriginal(TermRule):
         Stabilizer(self.epsilon)
 
     def terms(self, step: Step) -> list[tuple[Any, Any]]:
-        return [(step.inputs[0], _combine(step.kernel, 1 + self.gamma, 1.0))]
+        return [(step.inputs[0], combine(step.kernel, 1 + self.gamma, 1.0))]
 
     def offset(self, step: Step) -> Any:
-        return _combine(step.bias, 1 + self.gamma, 1.0) if self.bias and step.bias is not None else None
+        return combine(step.bias, 1 + self.gamma, 1.0) if self.bias and step.bias is not None else None
 
 
 @final

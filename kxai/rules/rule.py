@@ -138,7 +138,7 @@ class Stabilizer:
             return ops.where(z < 0, -raised, raised)
         if sign:
             return z + sign * epsilon
-        return z + ops.where(z < 0, -epsilon, epsilon)
+        return ops.where(z < 0, z - epsilon, z + epsilon)
 
 
 def quotient(numerator: Any, denominator: Any) -> Any:
