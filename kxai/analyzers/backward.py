@@ -22,6 +22,9 @@ from kxai.graph.trace import trace
 from kxai.reverse import Finish
 from kxai.targets import OutputSpec, Target
 
+MAX_PROGRAMS = 16
+"""Compiled functions that one analyzer keeps: one per input structure and form of target."""
+
 
 class BackwardAnalyzer(Analyzer):
     """An analyzer that is a composite, a start and a finish.
@@ -70,6 +73,10 @@ class BackwardAnalyzer(Analyzer):
         """How many functions were traced so far."""
         return sum(program.traces for program in self._programs.values())
 
+    def config(self) -> dict[str, Any]:
+        rows = self.composite_table().rows
+        return {**super().config(), "rules": [f"{_shown(match)}: {rule!r}" for match, rule in rows]}
+
     def _plan_for(self, specs: Any) -> Plan:
         key = tuple((spec.shape, spec.dtype) for spec in tree.flatten(specs))
         with self._lock:
@@ -86,6 +93,12 @@ class BackwardAnalyzer(Analyzer):
     def _prepare(
         self, arrays: list[np.ndarray], target: Any, count: int | None, globs: tuple[str, ...], audit: bool
     ) -> tuple[Callable[[list[np.ndarray], list[np.ndarray]], Explanation], Target]:
+        if audit and self.start() is Start.ONE:
+            raise ArgumentError(
+                f"{self.name} hands down a gradient, not relevance: there is nothing to account for.",
+                expected="audit=True with LRP or deep Taylor",
+                received="audit=True",
+            )
         specs = concrete(self._specs(_repack(arrays)), arrays)
         plan = self._plan_for(specs)
         graph = plan.graph
@@ -94,11 +107,13 @@ class BackwardAnalyzer(Analyzer):
         keep = _expand(globs, graph)
         key = (tuple(a.shape[1:] for a in arrays), resolved.form, keep, audit)
         with self._lock:
-            if key not in self._programs:
-                self._programs[key] = Program(
-                    plan, resolved, start=self.start(), finish=self.finish(), keep=keep, audit=audit, jit=self._jit
-                )
-            program = self._programs[key]
+            program = self._programs.pop(key, None) or Program(
+                plan, resolved, start=self.start(), finish=self.finish(), keep=keep, audit=audit, jit=self._jit
+            )
+            self._programs[key] = program
+            # The least recently used one goes: callables as targets would otherwise pile up.
+            if len(self._programs) > MAX_PROGRAMS:
+                self._programs.pop(next(iter(self._programs)))
 
         def run(batch: list[np.ndarray], data: list[np.ndarray]) -> Explanation:
             plan.check_inputs(batch)
@@ -170,9 +185,6 @@ class LRP(BackwardAnalyzer):
 
     def composite_table(self) -> Composite:
         return self._table
-
-    def config(self) -> dict[str, Any]:
-        return {**super().config(), "rules": [f"{_shown(match)}: {rule!r}" for match, rule in self._table.rows]}
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, final
 
 from keras import ops
@@ -127,8 +128,9 @@ class _SignalAnalyzer(GradientAnalyzer):
         self._table = self._composite(other_activations)
 
     @staticmethod
+    @abstractmethod
     def _composite(other_activations: str) -> Composite:
-        raise NotImplementedError
+        """The composite, for a choice of what to do at other activations."""
 
     def composite_table(self) -> Composite:
         return self._table

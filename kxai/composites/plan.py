@@ -83,14 +83,21 @@ class Plan:
         for node in reversed(graph.nodes):
             rule = self.rules.get(node)
             above = all(known.get(edge, True) for edge in node.outputs)
-            moved = isinstance(rule, Pass) or node.kind in (Kind.ROUTE, Kind.MAX, Kind.PRODUCT)
-            vanishes = rule is None or rule.keeps_zeros or (moved and above and self.facts.fixes_zero(node))
+            vanishes = rule is None or rule.keeps_zeros or (rule.moves and above and self.facts.fixes_zero(node))
             for edge in node.inputs:
                 known[edge] = known.get(edge, True) and vanishes
         return known
 
     def check_inputs(self, arrays: list[Any]) -> None:
         """Raise InputError if a rule is not defined for these model inputs (NumPy arrays)."""
+        lowest = min(float(array.min()) for array in arrays)
+        if self.facts.nonnegative_inputs and lowest < 0:
+            raise InputError(
+                "An input is negative, though the inputs were declared not to be.",
+                expected="values >= 0 (low=0 was given)",
+                received=f"values down to {lowest:.6g}",
+                fix="pass the true bounds of your preprocessed inputs as low= and high=.",
+            )
         for node, rule in self.rules.items():
             for position in self._inputs_of.get(node, ()):
                 rule.check_inputs(arrays[position])

@@ -77,6 +77,7 @@ class WinnerTakesAll(Rule):
     """
 
     kinds: ClassVar = frozenset({Kind.MAX})
+    moves: ClassVar[bool] = True
 
     def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
         if len(step.inputs) == 1:
@@ -105,6 +106,7 @@ class SignalTakesAll(Rule):
     """
 
     kinds: ClassVar = frozenset({Kind.PRODUCT})
+    moves: ClassVar[bool] = True
 
     def check(self, node: Node, facts: Facts) -> None:
         super().check(node, facts)
@@ -133,6 +135,7 @@ class Uniform(Rule):
     """
 
     kinds: ClassVar = frozenset({Kind.PRODUCT})
+    moves: ClassVar[bool] = True
 
     def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
         share = relevance / len(step.inputs)

@@ -24,6 +24,8 @@ class Gradient(Rule):
         Gradient()
     """
 
+    moves: ClassVar[bool] = True
+
     def check(self, node: Node, facts: Facts) -> None:
         """Defined for every node."""
 
@@ -42,6 +44,7 @@ class Pass(Rule):
     """
 
     kinds: ClassVar = frozenset({Kind.ELEMENTWISE, Kind.SCALE, Kind.NORM})
+    moves: ClassVar[bool] = True
 
     def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
         inputs = zip(step.inputs, step.node.inputs, strict=True)

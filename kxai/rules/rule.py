@@ -74,10 +74,13 @@ class Rule(ABC):
     Class attributes:
         kinds: kinds of nodes that the rule is defined for.
         keeps_zeros: whether an input of value 0 always receives relevance 0, whatever the output's relevance.
+        moves: whether relevance only moves to where the value came from, so that an output without relevance hands
+            none to the inputs that made it.
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset(Kind)
     keeps_zeros: ClassVar[bool] = False
+    moves: ClassVar[bool] = False
 
     def check(self, node: Node, facts: Facts) -> None:
         """Raise RuleError if the rule is not defined for this node."""
