@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+import types
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -34,10 +36,20 @@ def test_block(line, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plt.switch_backend("agg")
     # Empty lines in front make a traceback show the line of the README.
-    exec(compile("\n" * (line - 1) + code, README, "exec"), {"__name__": "readme"})
+    module = types.ModuleType("readme")  # dataclasses look their module up
+    monkeypatch.setitem(sys.modules, "readme", module)
+    exec(compile("\n" * (line - 1) + code, README, "exec"), vars(module))
     plt.close("all")
 
 
 def test_blocks_are_found():
     text = "text\n```python\na = 1\n```\n```bash\nls\n```\n```python\nb = 2\nc = 3\n```\n"
     assert python_blocks(text) == [(3, "a = 1\n"), (9, "b = 2\nc = 3\n")]
+
+
+def test_method_table_is_complete():
+    import kxai
+
+    rows = [line.split("|")[1] for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert named == set(kxai.methods())
