@@ -132,7 +132,7 @@ class AlphaBeta(ContributionRule):
     bias: bool = True
 
     def __post_init__(self) -> None:
-        if abs(self.alpha - self.beta - 1) > 1e-9 or self.alpha < 1 or self.beta < 0:
+        if not (abs(self.alpha - self.beta - 1) <= 1e-9 and self.alpha >= 1 and self.beta >= 0):
             raise ArgumentError(
                 "alpha and beta do not fit together.",
                 expected="alpha - beta = 1, alpha >= 1, beta >= 0",
@@ -290,10 +290,19 @@ class ZBox(TermRule):
     epsilon: float = 0.0
 
     def __post_init__(self) -> None:
-        if bool(np.any(np.asarray(self.low) > np.asarray(self.high))):
+        super().__post_init__()
+        if not bool(np.all(np.asarray(self.low) <= np.asarray(self.high))):
             raise ArgumentError(
                 "The box is empty.", expected="low <= high everywhere", received=f"low={self.low}, high={self.high}"
             )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ZBox) and all(
+            np.array_equal(value, vars(other)[name]) for name, value in vars(self).items()
+        )
+
+    def __hash__(self) -> int:
+        return hash((ZBox, self.epsilon))  # arrays have none
 
     def check_inputs(self, values: np.ndarray) -> None:
         # One rounding step of the input's precision is not "outside".

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, final
 
+import keras
+import numpy as np
 from keras import ops
 
 from kxai import backend
@@ -133,8 +135,8 @@ class _Contributions:
 
     @cached_property
     def _negative(self) -> Any:
-        # Rounding of the difference must not turn an empty negative part positive.
-        return ops.minimum(self._total - self._positive, 0.0)
+        # What is smaller than the rounding of the difference must not divide anything: it is raised to that.
+        return ops.minimum(self._total - self._positive, -_rounding(self._positive) * self._positive)
 
     def _add(self, part: str, gradient: Any) -> None:
         self._gradients[part] = self._gradients[part] + gradient if part in self._gradients else gradient
@@ -178,11 +180,19 @@ def combine(w: Any, p: float, n: float) -> Any:
     return n * w + (p - n) * ops.relu(w) if n != 1 else w + (p - 1) * ops.relu(w)
 
 
+def _rounding(tensor: Any) -> float:
+    """Relative rounding error of a long sum: 64 units in the last place."""
+    return 64 * float(np.finfo(keras.backend.standardize_dtype(tensor.dtype)).eps)
+
+
 class TermRule(Rule):
     """A rule that replaces input and kernel: ``R_i = sum_terms v_i sum_j k_ij R_j / stab(sum_terms (v k)_j)``."""
 
     kinds: ClassVar = frozenset({Kind.AFFINE})
     epsilon: float
+
+    def __post_init__(self) -> None:
+        Stabilizer(self.epsilon)
 
     @abstractmethod
     def terms(self, step: Step) -> list[tuple[Any, Any]]:
