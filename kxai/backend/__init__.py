@@ -26,9 +26,11 @@ from kxai.backend.tensorflow import (
     compile,
     dataset_batches,
     depends_on,
+    eagerly,
     is_dataset,
     to_numpy,
+    trace_count,
     vjp,
 )
 
-__all__ = ["compile", "dataset_batches", "depends_on", "is_dataset", "to_numpy", "vjp"]
+__all__ = ["compile", "dataset_batches", "depends_on", "eagerly", "is_dataset", "to_numpy", "trace_count", "vjp"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -9,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 Pullback = Callable[[Sequence[Any]], list[Any]]
+
+_traces = 0  # how often any compiled function was traced
 
 
 def vjp(function: Callable[..., Any], *inputs: Any) -> tuple[tuple[Any, ...], Pullback]:
@@ -59,7 +63,33 @@ def compile(function: Callable[..., Any], signature: Any, jit: bool = False) -> 
     specs = [
         tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), argument) for argument in signature
     ]
-    return tf.function(function, input_signature=specs, autograph=False, jit_compile=jit or None)
+
+    def traced(*arguments: Any) -> Any:
+        global _traces
+        _traces += 1
+        # Step by step (see eagerly) the arguments arrive as they are.
+        return function(*tf.nest.map_structure(tf.convert_to_tensor, arguments))
+
+    # TensorFlow counts traces per code object, and would warn of "retracing" when many models are explained. A partial
+    # has none, so each program counts for itself.
+    program = functools.partial(traced)
+    return tf.function(program, input_signature=specs, autograph=False, jit_compile=jit or None)
+
+
+def trace_count() -> int:
+    """How often functions of :func:`compile` were traced so far, in all threads."""
+    return _traces
+
+
+@contextlib.contextmanager
+def eagerly() -> Iterator[None]:
+    """Inside, compiled functions run step by step instead: the slow way to the same numbers."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def to_numpy(tensor: Any) -> np.ndarray:

@@ -104,6 +104,14 @@ def trace(model: Any, specs: Any) -> Graph:
     return assemble(specs, names, recordings, BATCH_SIZES)
 
 
+def call_counts(model: Any) -> dict[str, tuple[int, int]]:
+    """How many calls Keras has recorded from and to each layer; reading a model's graph must not add to them."""
+    return {
+        f"{i} {layer.name}": (len(layer._inbound_nodes), len(layer._outbound_nodes))
+        for i, layer in enumerate(model._flatten_layers())
+    }
+
+
 @final
 @dataclass(frozen=True)
 class Recording:
