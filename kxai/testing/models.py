@@ -62,7 +62,9 @@ def seeded(model: keras.Model, seed: int = 0) -> keras.Model:
         positive = weight.path.endswith(("variance", "gamma"))
         fan_in = max(1.0, np.prod(weight.shape[:-1]))
         values = random.uniform(0.5, 1.5, weight.shape) if positive else random.normal(size=weight.shape) / fan_in**0.5
-        weight.assign(values if positive or len(weight.shape) > 1 else 0.2 * values)
+        if len(weight.shape) == 1 and not positive:
+            values = 0.2 * np.abs(values) * (-1.0) ** np.arange(len(values))
+        weight.assign(values)
     return model
 
 

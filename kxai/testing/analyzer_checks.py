@@ -1,0 +1,259 @@
+"""Is it an analyzer? ``check_analyzer`` runs it on models of every structure and looks for what must not happen."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import tempfile
+import warnings
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kxai import backend, nest
+from kxai.analyzers import Analyzer
+from kxai.errors import KxaiError, KxaiWarning
+from kxai.explanation import Explanation
+from kxai.loading import load
+from kxai.testing.compare import during, require, require_close, require_finite
+from kxai.testing.models import CORE, TWINS, Builder, Case
+from kxai.testing.snapshot import Snapshot, name_counters
+
+Factory = Callable[[keras.Model], Analyzer]
+
+# Arguments that may change the time that is needed, and nothing else.
+_SPEED = frozenset({"jit", "batch_size", "verbose"})
+
+
+def check_analyzer(
+    factory: Factory,
+    *,
+    cases: Sequence[Builder] = CORE,
+    twins: Sequence[tuple[Builder, Builder]] = TWINS,
+    alternatives: Mapping[str, Any] | None = None,
+    argument_cases: Sequence[Builder] | None = None,
+    tolerance: float = 1e-4,
+) -> None:
+    """Check an analyzer.
+
+    On every model: relevance is structured and shaped like the inputs, float32 and finite, also for zero inputs and
+    zero weights; the outputs are the model's; a second call, a batch and its samples alone, and another order give the
+    same; the model is left untouched; one trace serves all batch sizes and weights. On the first model: changed
+    weights count at once; compiled equals step by step; four threads equal one; a saved and reloaded model gives the
+    same numbers, and ``bind`` the same analysis; the model can be garbage-collected; Keras' names are counted as if
+    nothing had happened; every constructor argument is reported by ``hyperparameters()`` and changes the result or is
+    refused. On the twins: nested equals inlined, a shared layer equals copies of it.
+
+    Args:
+        factory: model -> analyzer.
+        cases: builders of models that it must explain, see :mod:`kxai.testing.models`.
+        twins: pairs of builders whose models compute the same from the same inputs.
+        alternatives: a second value per constructor argument, by name; booleans and numbers need none.
+        argument_cases: builders of models on which arguments have an effect; default ``cases``.
+        tolerance: largest relative difference between results that should be equal.
+
+    Raises:
+        AssertionError: a check fails; the message names check, model, expected and received.
+
+    Example:
+        >>> import kxai
+        >>> from kxai.testing import models
+        >>> check_analyzer(kxai.Gradient, cases=[models.mlp], twins=[])
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", KxaiWarning)  # a warning that a score is not positive, say, is no failure
+        for build in cases:
+            _check_case(factory, build(), tolerance)
+        first = cases[0]
+        for check in (_check_weights, _check_eager, _check_threads, _check_saved, _check_names):
+            case = first()
+            with during(check.__doc__ or "", case.name):
+                check(factory, case, tolerance)
+        _check_collected(factory, first)
+        for left, right in twins:
+            _check_twins(factory, left(), right(), tolerance)
+        _check_arguments(factory, [build() for build in argument_cases or cases], dict(alternatives or {}))
+
+
+def _explain(analyzer: Analyzer, case: Case, inputs: Any = None, **options: Any) -> Explanation:
+    return analyzer.explain(case.inputs if inputs is None else inputs, case.target, **options)
+
+
+def _check_case(factory: Factory, case: Case, tolerance: float) -> None:
+    before = Snapshot.of(case)
+    with during("the analyzer explains the model", case.name):
+        analyzer = factory(case.model)
+        explanation = _explain(analyzer, case)
+        before.check(case)
+        _check_form(case, explanation)
+        traces = backend.trace_count()
+        _close("second call = first", case, explanation, _explain(analyzer, case), tolerance)
+        _check_parts(analyzer, case, explanation, tolerance)
+        _require_traces(case, traces, "other batch sizes")
+        zeros = nest.map_leaves(np.zeros_like, case.inputs)
+        require_finite("finite at zero inputs", case.name, _explain(analyzer, case, zeros).relevance)
+        _check_zero_weights(analyzer, case)
+
+
+def _require_traces(case: Case, before: int, what: str) -> None:
+    traced = backend.trace_count() - before
+    require(traced == 0, "one trace serves all", f"{case.name}, {what}", expected="no further trace",
+            received=f"{traced}")  # fmt: skip
+
+
+def _close(check: str, case: Case, expected: Explanation, received: Explanation, tolerance: float) -> None:
+    require_close(check, f"{case.name}, relevance", expected.relevance, received.relevance, tolerance)
+    require_close(check, f"{case.name}, outputs", expected.outputs, received.outputs, tolerance)
+    require_close(check, f"{case.name}, score", expected.score, received.score, tolerance)
+
+
+def _check_form(case: Case, explanation: Explanation) -> None:
+    shapes = nest.describe(case.inputs), nest.describe(explanation.relevance)
+    require(shapes[0] == shapes[1], "relevance is structured like the inputs", case.name, expected=shapes[0],
+            received=shapes[1])  # fmt: skip
+    for array in nest.leaves(explanation.relevance):
+        require(array.dtype == np.float32, "dtype of relevance", case.name, expected="float32",
+                received=str(array.dtype))  # fmt: skip
+    require_finite("finite relevance", case.name, explanation.relevance)
+    outputs = nest.map_leaves(np.asarray, case.model(case.inputs, training=False))
+    require_close("outputs are the model's", case.name, outputs, explanation.outputs)
+
+
+def _check_parts(analyzer: Analyzer, case: Case, whole: Explanation, tolerance: float) -> None:
+    count = len(whole)
+    single = nest.map_leaves(lambda x: x[count - 1 :], case.inputs)
+    part = _explain(analyzer, case, single)
+    _close("a batch equals its samples alone", case, whole[count - 1], part, tolerance)
+    turned = _explain(analyzer, case, nest.map_leaves(lambda x: x[::-1], case.inputs), batch_size=count - 1)
+    _close("the order of samples does not matter", case, whole[::-1], turned, tolerance)
+
+
+def _check_zero_weights(analyzer: Analyzer, case: Case) -> None:
+    weights = case.model.get_weights()
+    try:
+        case.model.set_weights([0 * w for w in weights])
+        require_finite("finite at zero weights", case.name, _explain(analyzer, case).relevance)
+    finally:
+        case.model.set_weights(weights)
+
+
+def _check_weights(factory: Factory, case: Case, tolerance: float) -> None:
+    """weights are read when an explanation is made"""
+    analyzer = factory(case.model)
+    before = _explain(analyzer, case)
+    traces = backend.trace_count()
+    random = np.random.default_rng(9)
+    case.model.set_weights([w * random.uniform(0.5, 1.5, w.shape) for w in case.model.get_weights()])
+    after = _explain(analyzer, case)
+    _require_traces(case, traces, "changed weights")
+    same = all(map(np.array_equal, nest.leaves(before.relevance), nest.leaves(after.relevance)))
+    require(not same, "weights are read when an explanation is made", case.name, expected="other relevance for other "
+            "weights", received="the same")  # fmt: skip
+    _close("weights are read when an explanation is made", case, _explain(factory(case.model), case), after, tolerance)
+
+
+def _check_eager(factory: Factory, case: Case, tolerance: float) -> None:
+    """compiled = step by step"""
+    compiled = _explain(factory(case.model), case)
+    with backend.eagerly():
+        _close("compiled = step by step", case, compiled, _explain(factory(case.model), case), tolerance)
+
+
+def _check_threads(factory: Factory, case: Case, tolerance: float) -> None:
+    """four threads = one"""
+    inputs = [nest.map_leaves(lambda x, i=i: np.roll(x, i, axis=0), case.inputs) for i in range(4)]
+    shared = factory(case.model)
+
+    def work(i: int) -> Explanation:
+        # Two threads share an analyzer that has not been used yet, two make their own at the same time.
+        return _explain(shared if i < 2 else factory(case.model), case, inputs[i])
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(work, range(4)))
+    for i, explanation in enumerate(found):
+        _close("four threads = one", case, _explain(shared, case, inputs[i]), explanation, tolerance)
+
+
+def _check_saved(factory: Factory, case: Case, tolerance: float) -> None:
+    """a saved and reloaded model gives the same numbers"""
+    analyzer = factory(case.model)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        case.model.save(path)
+        again = analyzer.bind(load(path))
+    kept = repr(again.hyperparameters()) == repr(analyzer.hyperparameters())
+    require(kept, "bind keeps the hyperparameters", case.name, expected=f"{analyzer.hyperparameters()}",
+            received=f"{again.hyperparameters()}")  # fmt: skip
+    expected = _explain(analyzer, case)
+    _close("a saved and reloaded model gives the same numbers", case, expected, _explain(again, case), tolerance)
+
+
+def _check_names(factory: Factory, case: Case, tolerance: float) -> None:
+    """Keras counts names as if nothing had happened"""
+    before, between = name_counters(), name_counters()
+    _explain(factory(case.model), case)
+    after = name_counters()
+    expected = {name: 2 * count - before[name] for name, count in between.items()}
+    require(after == expected, "Keras counts names as if nothing had happened", case.name, expected=f"{expected}",
+            received=f"{after}")  # fmt: skip
+
+
+def _check_collected(factory: Factory, build: Builder) -> None:
+    def use() -> tuple[str, weakref.ref[keras.Model]]:
+        case = build()
+        _explain(factory(case.model), case)
+        return case.name, weakref.ref(case.model)
+
+    name, reference = use()
+    gc.collect()
+    require(reference() is None, "an explained model can be garbage-collected", name, expected="no reference to it",
+            received="it is still alive")  # fmt: skip
+
+
+def _check_twins(factory: Factory, left: Case, right: Case, tolerance: float) -> None:
+    check = f"{left.name} = {right.name}"
+    with during(check, left.name):
+        _close(check, left, _explain(factory(right.model), right), _explain(factory(left.model), left), tolerance)
+
+
+def _check_arguments(factory: Factory, cases: list[Case], alternatives: dict[str, Any]) -> None:
+    """Every constructor argument changes the result or raises."""
+    analyzer = factory(cases[0].model)
+    given, signature = analyzer.hyperparameters(), inspect.signature(type(analyzer).__init__).parameters
+    wanted = [p.name for p in list(signature.values())[2:] if p.kind is not p.VAR_KEYWORD]
+    missing = [name for name in wanted if name not in given]
+    require(not missing, "hyperparameters() reports every argument", repr(analyzer), expected=", ".join(wanted),
+            received=f"without {', '.join(missing)}")  # fmt: skip
+    before = [_outcome(lambda case=case: factory(case.model), case) for case in cases]
+    for name in sorted({*given, *alternatives} - _SPEED):
+        value = given.get(name)
+        number = isinstance(value, (bool, int, float))
+        require(name in alternatives or number, "every argument has an effect", f"{name} of {analyzer!r}",
+                expected=f"alternatives={{{name!r}: ...}}", received="no second value to try")  # fmt: skip
+        other = alternatives.get(name, not value if isinstance(value, bool) else None)
+        changed = {**given, name: 2 * value + 1 if other is None else other}  # type: ignore[operator]
+        effect = any(
+            _differs(old, _outcome(lambda case=case: type(analyzer)(case.model, **changed), case))
+            for case, old in zip(cases, before, strict=True)
+        )
+        require(effect, "every argument has an effect", f"{name} of {analyzer!r}",
+                expected=f"a difference with {name}={changed[name]!r}", received="none on any model")  # fmt: skip
+
+
+def _outcome(make: Callable[[], Analyzer], case: Case) -> list[np.ndarray] | str:
+    """Relevance, or the error that refuses."""
+    try:
+        return nest.leaves(_explain(make(), case).relevance)
+    except KxaiError as error:
+        return str(error)
+
+
+def _differs(one: list[np.ndarray] | str, two: list[np.ndarray] | str) -> bool:
+    if isinstance(one, str) or isinstance(two, str):
+        return one is not two and one != two
+    return not all(map(np.array_equal, one, two))
