@@ -150,7 +150,7 @@ class Affine:
     bias: np.ndarray | None = None
 
     @cached_property
-    def W(self) -> np.ndarray:
+    def W(self) -> np.ndarray:  # noqa: N802 - the papers' name
         return matrix(lambda x: self.linear(x, *self.kernels), self.shape)
 
     @cached_property
