@@ -15,6 +15,17 @@ from kxai.composites.presets import call_with
 from kxai.errors import UnknownNameError
 from kxai.explanation import Explanation
 
+
+def _described(factory: Any) -> str:
+    """First line of the docstring; what a short name fixes is added."""
+    fixed = {}
+    if isinstance(factory, partial):
+        fixed, factory = factory.keywords, factory.func
+    words = (inspect.getdoc(factory) or "").splitlines()[0].rstrip(".")
+    words = words if "LRP" in words else f"LRP: {words}"
+    return words + "".join(f"; {key}={value}" for key, value in fixed.items())
+
+
 # name -> (factory, one-line description)
 METHODS: dict[str, tuple[Callable[..., Analyzer], str]] = {
     "gradient": (Gradient, "gradient of the logit"),
@@ -23,10 +34,7 @@ METHODS: dict[str, tuple[Callable[..., Analyzer], str]] = {
     "guided_backprop": (GuidedBackprop, "gradient with ReLUs that pass positive signals only, where active"),
     "deconvnet": (Deconvnet, "gradient with ReLUs that pass positive signals only"),
     "deep_taylor": (DeepTaylor, "deep Taylor decomposition: z+, first layer by the inputs' domain"),
-    **{
-        f"lrp.{name}": (partial(LRP, composite=name), f"LRP: {(inspect.getdoc(factory) or '').splitlines()[0]}")
-        for name, factory in PRESETS.items()
-    },
+    **{f"lrp.{name}": (partial(LRP, composite=name), _described(factory)) for name, factory in PRESETS.items()},
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kxai.composites.composite import Composite, Row, anything, convolution, first, first_convolution, gated
@@ -52,9 +53,10 @@ def epsilon(epsilon: float = 1e-6, bias: bool = True) -> Composite:
     return _layers("epsilon", rule, rule)
 
 
-def zero() -> Composite:
+def zero(bias: bool = True) -> Composite:
     """LRP-0 everywhere: no stabilizer, equal to gradient x input on ReLU networks."""
-    return _layers("zero", Epsilon(0.0), Epsilon(0.0))
+    rule = Epsilon(0.0, bias=bias)
+    return _layers("zero", rule, rule)
 
 
 def gamma(gamma: float = 0.25, epsilon: float = 1e-6, bias: bool = True) -> Composite:
@@ -212,7 +214,7 @@ def _gradient_but(name: str, rule: Rule) -> Composite:
     return Composite(name, ((Kind.ELEMENTWISE, rule), (anything, Gradient())), merge=False)
 
 
-# The LRP family, by name. iNNvestigate's names are kept where they exist.
+# The LRP family, by name.
 PRESETS: dict[str, Callable[..., Composite]] = {
     function.__name__: function
     for function in (
@@ -222,9 +224,16 @@ PRESETS: dict[str, Callable[..., Composite]] = {
         vgg16_tutorial,
     )
 }  # fmt: skip
-PRESETS["z"] = zero
-PRESETS["alpha_2_beta_1"] = alpha_beta
-PRESETS["alpha_1_beta_0"] = alpha1_beta0
+# iNNvestigate's names for the same; "IB" ignores biases.
+PRESETS |= {
+    "z": zero,
+    "z_IB": partial(zero, bias=False),
+    "epsilon_IB": partial(epsilon, bias=False),
+    "alpha_2_beta_1": alpha_beta,
+    "alpha_2_beta_1_IB": partial(alpha_beta, bias=False),
+    "alpha_1_beta_0": alpha1_beta0,
+    "alpha_1_beta_0_IB": partial(alpha1_beta0, bias=False),
+}
 
 
 def preset(name: str, **hyperparameters: Any) -> Composite:
