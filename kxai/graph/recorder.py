@@ -109,6 +109,12 @@ class Recorder:
                 return args[0]
             base = own_class(layer, LAYERS)
             op, kind = LAYERS[base] if base is not None else (type(layer).__name__.lower(), Kind.OPAQUE)
+            if kind is Kind.RECURRENT and layer.stateful:
+                raise ModelError(
+                    f"Layer {layer.name!r} is stateful: explaining it would change its state.",
+                    expected="recurrent layers with stateful=False",
+                    fix="build the same model with stateful=False and copy the weights.",
+                )
             closed = Call(
                 "", op, kind, layer.call, args, [], kwargs, layer=layer,
                 average=average_of(layer) if kind is Kind.MAX else None,
