@@ -93,7 +93,7 @@ def write_archive(path: str | os.PathLike, text: str, arrays: dict[str, np.ndarr
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as stream:
-            np.savez(stream, allow_pickle=False, **members)
+            np.savez(stream, **members)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
