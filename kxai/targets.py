@@ -104,6 +104,8 @@ def resolve(target: Any, outputs: Sequence[OutputSpec], samples: int | None) -> 
     if isinstance(target, str):
         target = {target: None}
     if isinstance(target, Mapping):
+        if not target:
+            raise TargetError("The target is empty.", expected=f"at least one of {', '.join(names)}", received="{}")
         for name in target:
             if name not in names:
                 raise UnknownNameError("output", str(name), names)
@@ -130,8 +132,11 @@ def _part(target: Any, output: OutputSpec, position: int, samples: int | None) -
         return Part(position, "weights", weights)
     if isinstance(target, tuple) and len(output.shape) > 2 and all(isinstance(i, (int, np.integer)) for i in target):
         return Part(position, "weights", _unit(target, output))
-    array = np.asarray(backend.to_numpy(target) if not isinstance(target, (list, tuple)) else target)
-    if array.dtype == object or array.dtype.kind not in "iuf":
+    try:
+        array = np.asarray(backend.to_numpy(target) if not isinstance(target, (list, tuple)) else target)
+    except ValueError:  # rows of different lengths
+        array = np.asarray(None)
+    if array.dtype.kind not in "iuf":
         raise TargetError(
             f"The target for output {output.name!r} is neither an index nor weights.",
             expected="None, int, ints, floats, a Contrast, an output name, a dict of these, or a callable",

@@ -45,7 +45,7 @@ def as_example(x: Any) -> Any:
         return {key: as_example(value) for key, value in x.items()}
     if isinstance(x, (list, tuple)) and x and not isinstance(x[0], (int, float, list)):
         return [as_example(value) for value in x]
-    array = np.asarray(backend.to_numpy(x))
+    array = _array(x)
     if array.dtype == np.float64 or array.dtype.kind == "b":
         array = array.astype("float32")
     if array.ndim == 0:
@@ -78,7 +78,7 @@ def _flatten(x: Any, specs: Any, flat_specs: list[Any]) -> list[Any]:
 
 
 def _checked(value: Any, spec: Any) -> np.ndarray:
-    array = np.asarray(value if isinstance(value, (list, tuple)) else backend.to_numpy(value))
+    array = _array(value)
     if array.dtype.kind not in "biuf":
         raise InputError(
             f"Input {spec.name!r} does not hold numbers.",
@@ -102,6 +102,18 @@ def _checked(value: Any, spec: Any) -> np.ndarray:
     # 16-bit models are explained in 32 bits.
     dtype = "float32" if spec.dtype in ("float16", "bfloat16") else spec.dtype
     return array.astype(dtype, copy=False)
+
+
+def _array(value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value if isinstance(value, (list, tuple)) else backend.to_numpy(value))
+    except ValueError as error:
+        raise InputError(
+            "The input is a list with rows of different lengths.",
+            expected="numbers that fill an array",
+            received=str(error),
+            fix="pad the rows to one length, as the model was trained with.",
+        ) from error
 
 
 def _check_shape(array: np.ndarray, spec: Any) -> None:

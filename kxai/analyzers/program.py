@@ -117,17 +117,17 @@ class Program:
         graph = self._plan.graph
 
         def score(*tensors: Any) -> Any:
-            structure = tree.pack_sequence_as(graph.output_structure, list(tensors))
-            return function(structure)
+            value = function(tree.pack_sequence_as(graph.output_structure, list(tensors)))
+            if not ops.is_tensor(value) or len(value.shape) != 1:
+                raise TargetError(
+                    "A callable target must return one number per sample.",
+                    expected="a tensor of shape (samples,)",
+                    received=f"shape {tuple(value.shape)}" if ops.is_tensor(value) else repr(value),
+                    fix="for example target=lambda y: y[:, 3] - y[:, 5].",
+                )
+            return value
 
         (value,), pull = backend.vjp(score, *outputs)
-        if len(value.shape) != 1:
-            raise TargetError(
-                "A callable target must return one number per sample.",
-                expected="a tensor of shape (samples,)",
-                received=f"shape {tuple(value.shape)}",
-                fix="for example target=lambda y: y[:, 3] - y[:, 5].",
-            )
         return dict(enumerate(pull([ops.ones_like(value)]))), value, []
 
 

@@ -101,6 +101,9 @@ class Plan:
         for node, rule in self.rules.items():
             for position in self._inputs_of.get(node, ()):
                 rule.check_inputs(arrays[position])
+        for node in self.lookups:
+            if node.op == "embedding" and node.inputs[0] in self.graph.inputs:
+                _check_ids(node, arrays[self.graph.inputs.index(node.inputs[0])])
 
     @cached_property
     def _inputs_of(self) -> dict[Node, tuple[int, ...]]:
@@ -122,6 +125,17 @@ class Plan:
         if found is None:
             raise UnknownNameError("node", path, self.graph.paths(), fix="print(kxai.plan(model, method)) lists them.")
         return found
+
+
+def _check_ids(node: Node, ids: Any) -> None:
+    size, lowest, highest = node.layer.input_dim, int(ids.min()), int(ids.max())
+    if highest >= size or lowest < -size:
+        raise InputError(
+            f"A token id is not in the vocabulary of {node.path!r}.",
+            expected=f"ids from 0 to {size - 1}",
+            received=f"ids from {lowest} to {highest}",
+            fix="use the tokenizer and the vocabulary that the model was trained with.",
+        )
 
 
 def make_plan(
