@@ -9,6 +9,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from kxai.analyzers import Analyzer
 from kxai.errors import KxaiError, KxaiWarning
 from kxai.explanation import Explanation
 from kxai.loading import load
-from kxai.testing.compare import during, require, require_close, require_finite
+from kxai.testing.compare import another, during, require, require_close, require_finite
 from kxai.testing.models import CORE, TWINS, Builder, Case
 from kxai.testing.snapshot import Snapshot, name_counters
 
@@ -229,26 +230,23 @@ def _check_arguments(factory: Factory, cases: list[Case], alternatives: dict[str
     missing = [name for name in wanted if name not in given]
     require(not missing, "hyperparameters() reports every argument", repr(analyzer), expected=", ".join(wanted),
             received=f"without {', '.join(missing)}")  # fmt: skip
-    before = [_outcome(lambda case=case: factory(case.model), case) for case in cases]
+    before = [_outcome(factory, case) for case in cases]
     for name in sorted({*given, *alternatives} - _SPEED):
         value = given.get(name)
         number = isinstance(value, (bool, int, float))
         require(name in alternatives or number, "every argument has an effect", f"{name} of {analyzer!r}",
                 expected=f"alternatives={{{name!r}: ...}}", received="no second value to try")  # fmt: skip
-        other = alternatives.get(name, not value if isinstance(value, bool) else None)
-        changed = {**given, name: 2 * value + 1 if other is None else other}  # type: ignore[operator]
-        effect = any(
-            _differs(old, _outcome(lambda case=case: type(analyzer)(case.model, **changed), case))
-            for case, old in zip(cases, before, strict=True)
-        )
+        changed = {**given, name: alternatives[name] if name in alternatives else another(value)}
+        other = partial(type(analyzer), **changed)
+        effect = any(_differs(old, _outcome(other, case)) for case, old in zip(cases, before, strict=True))
         require(effect, "every argument has an effect", f"{name} of {analyzer!r}",
                 expected=f"a difference with {name}={changed[name]!r}", received="none on any model")  # fmt: skip
 
 
-def _outcome(make: Callable[[], Analyzer], case: Case) -> list[np.ndarray] | str:
+def _outcome(factory: Factory, case: Case) -> list[np.ndarray] | str:
     """Relevance, or the error that refuses."""
     try:
-        return nest.leaves(_explain(make(), case).relevance)
+        return nest.leaves(_explain(factory(case.model), case).relevance)
     except KxaiError as error:
         return str(error)
 

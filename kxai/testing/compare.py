@@ -86,3 +86,16 @@ def during(check: str, case: str) -> Iterator[None]:
         raise
     except Exception as error:
         require(False, check, case, expected="no exception", received=f"{type(error).__name__}: {error}")
+
+
+def another(value: Any) -> Any:
+    """A second value of a hyperparameter that is a boolean or a number.
+
+    Args:
+        value: the first.
+
+    Example:
+        >>> another(True), another(0.25)
+        (False, 1.0)
+    """
+    return not value if isinstance(value, bool) else 2 * value + 0.5 if isinstance(value, float) else 2 * value + 1

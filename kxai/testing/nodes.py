@@ -83,6 +83,11 @@ class Tiny:
     model: keras.Model
     graph: Graph
 
+    @property
+    def shapes(self) -> list[Shape]:
+        """Shapes of the inputs, without the batch axis."""
+        return [tuple(size or 1 for size in edge.shape[1:]) for edge in self.graph.inputs]
+
 
 @cache
 def tiny(name: str, dtype: str = "float32") -> Tiny:
@@ -93,7 +98,7 @@ def tiny(name: str, dtype: str = "float32") -> Tiny:
         dtype: of everything in it.
 
     Example:
-        >>> tiny("Dense").graph.nodes[0].op
+        >>> tiny("Dense").graph.nodes[-1].op
         'dense'
     """
     if name in AFFINE:
@@ -121,7 +126,10 @@ def values(model: Tiny, low: float, high: float, seed: int = 0) -> list[np.ndarr
         (3, 4)
     """
     random = np.random.default_rng(seed)
-    return [random.uniform(low, high, (SAMPLES, *e.shape[1:])).astype(e.dtype) for e in model.graph.inputs]
+    return [
+        random.uniform(low, high, (SAMPLES, *shape)).astype(edge.dtype)
+        for shape, edge in zip(model.shapes, model.graph.inputs, strict=True)
+    ]
 
 
 def plan_of(rule: Rule, model: Tiny) -> Plan:

@@ -14,7 +14,7 @@ from kxai.composites import Plan
 from kxai.errors import KxaiError
 from kxai.reverse import forward
 from kxai.rules import Rule, Step
-from kxai.testing.compare import during, require, require_close, require_finite
+from kxai.testing.compare import another, during, require, require_close, require_finite
 from kxai.testing.nodes import AFFINE, OTHER, SLOW, Tiny, plan_of, sent, steps, tiny, values
 
 # (x, W, b, R) of one sample, flattened, float64: inputs (n,), map (n, m), bias (m,), relevance (m,) -> (n,)
@@ -79,7 +79,9 @@ def _check_value(rule: Rule) -> None:
     with during("repr rebuilds the rule", name):
         rebuilt = eval(name, {**vars(np), type(rule).__name__: type(rule)})
     require(rebuilt == rule, "equality of equal rules", name, expected=name, received=repr(rebuilt))
-    require(hash(rebuilt) == hash(rule), "hash of equal rules", name, expected="equal hashes", received="different ones")
+    require(
+        hash(rebuilt) == hash(rule), "hash of equal rules", name, expected="equal hashes", received="different ones"
+    )
 
 
 def _relevance(step: Step, seed: int = 5) -> np.ndarray:
@@ -123,15 +125,15 @@ def _check_form(case: str, step: Step, received: list[Any]) -> None:
             require_finite("finite relevance", case, r)
 
 
-def _check_linear(
-    rule: Rule, case: str, step: Step, arriving: np.ndarray, received: list[Any], linear: bool
-) -> None:
+def _check_linear(rule: Rule, case: str, step: Step, arriving: np.ndarray, received: list[Any], linear: bool) -> None:
     nothing = sent(rule, step, np.zeros_like(arriving))
     require(
         not any(np.any(r) for r in nothing if r is not None),
         "no relevance from no relevance", case, expected="0 for R = 0", received="other numbers",
     )  # fmt: skip
-    _compare("relevance scales with what arrives", case, [_times(2.5, r) for r in received], sent(rule, step, 2.5 * arriving))
+    _compare(
+        "relevance scales with what arrives", case, [_times(2.5, r) for r in received], sent(rule, step, 2.5 * arriving)
+    )
     if linear:
         other = _relevance(step, seed=6)
         sums = [None if a is None else a + b for a, b in zip(received, sent(rule, step, other), strict=True)]
@@ -193,15 +195,16 @@ def _check_zeros(rule: Rule, model: Tiny, plan: Plan, domain: tuple[float, float
 def _check_arguments(rule: Rule, domain: tuple[float, float], alternatives: dict[str, Any]) -> None:
     """Each hyperparameter changes what the rule does, or is refused."""
     before = _behaviour(rule, domain)
-    for field in dataclasses.fields(rule):
-        case, value = f"{field.name} of {rule!r}", getattr(rule, field.name)
-        if field.name not in alternatives:
-            known = isinstance(value, (bool, int, float))
-            require(known, "every argument has an effect", case, expected=f"alternatives={{{field.name!r}: ...}}",
-                    received="no second value to try")  # fmt: skip
-        other = alternatives.get(field.name, not value if isinstance(value, bool) else None)
+    value: Any = rule  # a dataclass, as was checked
+    for name in [field.name for field in dataclasses.fields(value)]:
+        case, first = f"{name} of {rule!r}", getattr(rule, name)
+        known = name in alternatives or isinstance(first, (bool, int, float))
+        require(known, "every argument has an effect", case, expected=f"alternatives={{{name!r}: ...}}",
+                received="no second value to try")  # fmt: skip
         try:
-            changed = dataclasses.replace(rule, **{field.name: 2 * value + 0.5 if other is None else other})
+            changed = dataclasses.replace(
+                value, **{name: alternatives[name] if name in alternatives else another(first)}
+            )
         except KxaiError:
             continue
         effect = not _same(before, _behaviour(changed, domain))
@@ -232,11 +235,10 @@ def _same(one: dict[str, list[Any]], two: dict[str, list[Any]]) -> bool:
 
 def _unrolled(model: Tiny) -> tuple[np.ndarray, np.ndarray]:
     """(W, b) of an affine layer, by what the layer itself makes of unit vectors."""
-    shape = model.graph.inputs[0].shape[1:]
+    (shape,) = model.shapes
     size = int(np.prod(shape))
-    run = lambda x: backend.to_numpy(model.model(x)).reshape(len(x), -1)  # noqa: E731
-    bias = run(np.zeros((1, *shape)))[0]
-    kernel = run(np.eye(size).reshape(size, *shape)) - bias
+    bias = backend.to_numpy(model.model(np.zeros((1, *shape)))).ravel()
+    kernel = backend.to_numpy(model.model(np.eye(size).reshape(size, *shape))).reshape(size, -1) - bias
     # (w + b) - b is not exactly w, but an input that is not connected gives exactly 0.
     return kernel, bias
 
@@ -282,5 +284,3 @@ def _check_conservation(rule: Rule, model: Tiny, domain: tuple[float, float]) ->
             require_close("conserves relevance", f"{rule!r} on {model.name}", total, received, 1e-2)
     finally:
         model.model.set_weights(weights)
-
-

@@ -1,0 +1,123 @@
+"""Every rule, composite and method passes the public checks of ``kxai.testing``."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import kxai
+from kxai import rules
+from kxai.composites import PRESETS, anything
+from kxai.testing import check_analyzer, check_composite, check_rule, models
+from tests import naive
+
+SIGNAL = {"linear": False, "alternatives": {"other": "gradient"}}
+RELATIVE = {"alternatives": {"relative": "rms"}}
+ABSOLUTE = {"alternatives": {"relative": None}}
+BOX = {"conserves": True, "domain": (-1.0, 1.0), "alternatives": {"low": -3.0, "high": 2.0}}
+
+
+def like(definition, **hyperparameters):
+    """A naive definition in the form that check_rule takes."""
+
+    def run(x, W, b, R):
+        m = SimpleNamespace(W=W, b=b, connected=(W != 0).astype(float), shape=x.shape)
+        return definition(x, m, R, **hyperparameters)
+
+    return run
+
+
+RULES = [
+    (rules.Epsilon(), {"naive": like(naive.epsilon), "conserves": True, **RELATIVE}),
+    (rules.Epsilon(0.3, clip=True), {"naive": like(naive.epsilon, epsilon=0.3, clip=True), **RELATIVE}),
+    (rules.Epsilon(0.3, "rms"), {"naive": like(naive.epsilon, epsilon=0.3, relative="rms"), **ABSOLUTE}),
+    (rules.Epsilon(bias=False), {"naive": like(naive.epsilon, bias=False), "conserves": True, **RELATIVE}),
+    (rules.Gamma(), {"naive": like(naive.gamma), "conserves": True}),
+    (rules.Gamma(0.5, bias=False), {"naive": like(naive.gamma, gamma=0.5, bias=False)}),
+    (rules.GammaOriginal(), {"naive": like(naive.gamma_original)}),
+    (rules.AlphaBeta(), {"naive": like(naive.alpha_beta), "conserves": True}),
+    (rules.AlphaBeta(1.0, 0.0, bias=False), {"naive": like(naive.alpha_beta, alpha=1.0, beta=0.0, bias=False)}),
+    (rules.ZPlus(), {"naive": like(naive.z_plus), "conserves": True}),
+    (rules.ZPlus(bias=True), {"naive": like(naive.z_plus, bias=True)}),
+    (rules.WSquare(), {"naive": like(naive.w_square), "conserves": True}),
+    (rules.Flat(), {"naive": like(naive.flat), "conserves": True}),
+    (rules.ZBox(-1.0, 1.0), {"naive": like(naive.z_box, low=-1.0, high=1.0), **BOX}),
+    (rules.ZBox(np.array(-2.0), np.array(1.5)), {"naive": like(naive.z_box, low=-2.0, high=1.5), **BOX}),
+    (rules.Gradient(), {"naive": like(lambda x, m, R: m.W @ R)}),
+    (rules.Pass(), {}),
+    (rules.GuidedReLU(), SIGNAL),
+    (rules.DeconvReLU(), SIGNAL),
+    (rules.Proportional(), RELATIVE),
+    (rules.WinnerTakesAll(), {}),
+    (rules.SignalTakesAll(), {}),
+    (rules.Uniform(), {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rule", "options"), RULES, ids=lambda value: repr(value) if isinstance(value, rules.Rule) else ""
+)
+def test_rule(rule, options):
+    check_rule(rule, **options)
+
+
+def test_every_rule_is_checked():
+    every = {thing for thing in vars(rules).values() if isinstance(thing, type) and issubclass(thing, rules.Rule)}
+    concrete = {rule for rule in every if not rule.__abstractmethods__}
+    assert concrete == {type(rule) for rule, _ in RULES}
+
+
+# What methods need, and a second value of each hyperparameter.
+NEEDED = {
+    "lrp.epsilon_gamma_box": {"low": -1.0, "high": 1.0},
+    "lrp.sequential_preset_b_flat_until_idx": {"idx": 0},
+    "lrp.vgg16_tutorial": {"low": -1.0, "high": 1.0},
+    "deep_taylor.bounded": {"low": -1.0, "high": 1.0},
+}
+SECOND = {
+    "composite": kxai.Composite("gradient", ((anything, rules.Gradient()),)),
+    "epsilon": 0.5, "gamma": 0.7, "alpha": 3.0, "beta": 2.0, "low": -2.0, "high": 2.0, "idx": 1,
+    "max_pooling": "proportional", "other_activations": "gradient",
+}  # fmt: skip
+
+ORDINARY = (models.mlp, models.cnn)
+FULL = {"gradient", "lrp.epsilon_plus", "deep_taylor", "lrp.alpha_beta"}
+
+
+def cases_for(name):
+    if name == "lrp.vgg16_tutorial":
+        return (models.vgg,)
+    return models.ALL if name in FULL else ORDINARY
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_composite(name):
+    name = f"lrp.{name}"
+    gated = (models.gated,) if name in FULL else ()
+    check_composite(kxai.preset(name.removeprefix("lrp."), **NEEDED.get(name, {})), cases=(*cases_for(name), *gated))
+
+
+def second_values(name, analyzer):
+    """A second value of every hyperparameter of a method, those of its preset included."""
+    values = dict(analyzer.hyperparameters())
+    if name.startswith("lrp."):
+        parameters = inspect.signature(PRESETS[name.removeprefix("lrp.")]).parameters.values()
+        values |= {p.name: p.default for p in parameters}
+    return {key: SECOND.get(key, not value) for key, value in values.items()}
+
+
+@pytest.mark.parametrize("name", sorted(kxai.methods()))
+def test_method(name):
+    factory = partial(kxai.create_analyzer, name, **NEEDED.get(name, {}))
+    cases = cases_for(name)
+    check_analyzer(
+        factory,
+        cases=cases,
+        twins=() if models.vgg in cases else models.TWINS,
+        alternatives=second_values(name, factory(cases[0]().model)),
+        argument_cases=cases if models.vgg in cases else (*ORDINARY, models.gated),
+    )
