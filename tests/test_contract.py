@@ -11,6 +11,7 @@ import pytest
 
 import kxai
 from kxai import rules
+from kxai.analyzers import METHODS
 from kxai.composites import PRESETS, anything
 from kxai.testing import check_analyzer, check_composite, check_rule, models
 from tests import naive
@@ -94,7 +95,20 @@ def cases_for(name):
     return models.ALL if name in FULL else ORDINARY
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
+def distinct(table, factory):
+    """Names in a table, without those that are second names for the same thing."""
+    return sorted({factory(table[name]): name for name in sorted(table, reverse=True)}.values())
+
+
+COMPOSITES = distinct(PRESETS, lambda preset: preset)
+METHOD_NAMES = [
+    name
+    for name in distinct(METHODS, lambda entry: entry[0])
+    if not name.startswith("lrp.") or name.removeprefix("lrp.") in COMPOSITES
+]
+
+
+@pytest.mark.parametrize("name", COMPOSITES)
 def test_composite(name):
     name = f"lrp.{name}"
     gated = (models.gated,) if name in FULL else ()
@@ -110,7 +124,7 @@ def second_values(name, analyzer):
     return {key: SECOND.get(key, not value) for key, value in values.items()}
 
 
-@pytest.mark.parametrize("name", sorted(kxai.methods()))
+@pytest.mark.parametrize("name", METHOD_NAMES)
 def test_method(name):
     factory = partial(kxai.create_analyzer, name, **NEEDED.get(name, {}))
     cases = cases_for(name)
