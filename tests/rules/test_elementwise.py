@@ -232,11 +232,12 @@ def test_batch_normalization_before_is_merged_exactly(name, options):
 
 
 def test_a_shift_before_zero_padding_is_not_merged():
-    """The border sees 0, not the shift: no kernel could say so. Relevance passes such a normalisation."""
+    """The border sees 0, not the shift: no kernel could say so. The normalisation stays a node with its own rule."""
     norm, top = layers.BatchNormalization(dtype="float64"), layers.Conv2D(2, 3, padding="same", dtype="float64")
     model = sequential(layers.Dense(2, activation="relu", dtype="float64"), norm, top, shape=(4, 3, 2))
-    analyzer = kxai.LRP(model, "epsilon", epsilon=EPSILON)
-    assert [(kind, rule) for _, kind, rule in analyzer.plan().rows][2] == ("scale", "Pass()")
+    composite = kxai.preset("epsilon", epsilon=EPSILON).but((Kind.SCALE, rules.Pass()))
+    analyzer = kxai.LRP(model, composite)
+    assert [kind for _, kind, _ in analyzer.plan().rows] == ["affine", "elementwise", "scale", "affine"]
     x = RNG.normal(size=(1, 4, 3, 2))
     weights = RNG.normal(size=(4, 3, 2)).astype("float32")
     lower_kernel, lower_bias = model.layers[0].get_weights()
