@@ -89,7 +89,7 @@ def write_archive(path: str | os.PathLike, text: str, arrays: dict[str, np.ndarr
                 expected="numbers, booleans or text",
                 received=f"dtype {array.dtype}",
             )
-    members = {TEXT: np.frombuffer(text.encode(), dtype=np.uint8), **arrays}
+    members: dict[str, Any] = {TEXT: np.frombuffer(text.encode(), dtype=np.uint8), **arrays}
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as stream:

@@ -7,6 +7,7 @@ from kxai.composites.composite import (
     first,
     first_convolution,
     gated,
+    preprocessing,
 )
 from kxai.composites.plan import Plan, make_plan
 from kxai.composites.presets import PRESETS, preset
@@ -21,5 +22,6 @@ __all__ = [
     "first_convolution",
     "gated",
     "make_plan",
+    "preprocessing",
     "preset",
 ]

@@ -24,6 +24,11 @@ def first(node: Node, facts: Facts) -> bool:
     return facts.is_first(node)
 
 
+def preprocessing(node: Node, facts: Facts) -> bool:
+    """Rescaling and normalisation of the input itself, before any other computation."""
+    return node.kind is Kind.SCALE and node.outputs[0] in facts.reached
+
+
 def first_convolution(node: Node, facts: Facts) -> bool:
     """Convolutions that the input meets first."""
     return facts.is_first(node) and convolution(node, facts)

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from kxai.composites.composite import Composite, Row, anything, convolution, first, first_convolution, gated
+from kxai.composites.composite import (
+    Composite,
+    Row,
+    anything,
+    convolution,
+    first,
+    first_convolution,
+    gated,
+    preprocessing,
+)
 from kxai.errors import ArgumentError, UnknownNameError
 from kxai.graph.facts import Facts
 from kxai.graph.graph import Kind, Node
@@ -34,7 +43,7 @@ from kxai.rules import (
 _COMMON: tuple[Row, ...] = (
     (Kind.ELEMENTWISE, Pass()),
     (Kind.SCALE, Pass()),
-    (Kind.NORM, Pass()),
+    (Kind.NORM, Epsilon()),
     (Kind.SUM, Proportional()),
     (Kind.MAX, WinnerTakesAll()),
     (Kind.ROUTE, Gradient()),
@@ -43,20 +52,33 @@ _COMMON: tuple[Row, ...] = (
 )
 
 
-def _layers(name: str, conv: Rule, dense: Rule, *before: Row) -> Composite:
-    return Composite(name, (*before, (convolution, conv), (Kind.AFFINE, dense), *_COMMON))
+def _layers(name: str, conv: Rule, dense: Rule, *before: Row, scale: Rule | None = None) -> Composite:
+    """The usual table: one rule for convolutions, one for other affine layers, ``before`` for exceptions.
+
+    A batch normalisation that cannot be merged is an affine map like any other and gets ``scale``, by default the
+    rule of convolutions. If relevance passed its shift unchanged, some would be left at values near 0 of the sum or
+    layer below, whose shares x / z then explode.
+    """
+    if scale is None:
+        scale = conv if Kind.SCALE in conv.kinds else Pass()
+    rows = ((preprocessing, Pass()), (Kind.SCALE, scale), (convolution, conv), (Kind.AFFINE, dense))
+    return Composite(name, (*before, *rows, *_COMMON))
+
+
+def _all_epsilon(name: str, rule: Epsilon) -> Composite:
+    # Sums and norms are stabilised no more than the layers, so that LRP-0 is exact throughout.
+    small = min(rule.epsilon, 1e-6)
+    return _layers(name, rule, rule, (Kind.SUM, Proportional(small)), (Kind.NORM, Epsilon(small)))
 
 
 def epsilon(epsilon: float = 1e-6, bias: bool = True) -> Composite:
     """LRP-epsilon everywhere."""
-    rule = Epsilon(epsilon, bias=bias)
-    return _layers("epsilon", rule, rule)
+    return _all_epsilon("epsilon", Epsilon(epsilon, bias=bias))
 
 
 def zero(bias: bool = True) -> Composite:
     """LRP-0 everywhere: no stabilizer, equal to gradient x input on ReLU networks."""
-    rule = Epsilon(0.0, bias=bias)
-    return _layers("zero", rule, rule)
+    return _all_epsilon("zero", Epsilon(0.0, bias=bias))
 
 
 def gamma(gamma: float = 0.25, epsilon: float = 1e-6, bias: bool = True) -> Composite:
@@ -78,7 +100,8 @@ def alpha1_beta0(epsilon: float = 1e-6, bias: bool = True) -> Composite:
 
 def z_plus(epsilon: float = 1e-6, bias: bool = False) -> Composite:
     """The z+ rule everywhere."""
-    return _layers("z_plus", ZPlus(epsilon, bias), ZPlus(epsilon, bias))
+    rule = ZPlus(epsilon, bias)
+    return _layers("z_plus", rule, rule, scale=ZPlus(epsilon, bias=True))
 
 
 def w_square(epsilon: float = 0.0) -> Composite:
@@ -178,7 +201,7 @@ def deep_taylor(low: Any = None, high: Any = None, max_pooling: str = "winner") 
     rows: list[Row] = [(first, _first_rule(low, high))]
     if max_pooling == "proportional":
         rows.append((Kind.MAX, Proportional()))
-    return _layers("deep_taylor", ZPlus(), ZPlus(), *rows)
+    return _layers("deep_taylor", ZPlus(), ZPlus(), *rows, scale=ZPlus(bias=True))
 
 
 def _first_rule(low: Any, high: Any) -> Rule:

@@ -16,7 +16,7 @@ from keras import ops
 from kxai.errors import ArgumentError, InputError
 from kxai.graph.graph import Kind
 from kxai.rules.affine_base import ContributionRule, Share, TermRule, Where, combine
-from kxai.rules.rule import Stabilizer, Step, quotient
+from kxai.rules.rule import Stabilizer, Step, quotient, times
 
 
 @final
@@ -43,7 +43,7 @@ class Epsilon(ContributionRule):
     relative: str | None = None
     clip: bool = False
     bias: bool = True
-    kinds: ClassVar = frozenset({Kind.AFFINE, Kind.SUM, Kind.SCALE})
+    kinds: ClassVar = frozenset({Kind.AFFINE, Kind.SUM, Kind.SCALE, Kind.NORM})
 
     def __post_init__(self) -> None:
         if self.relative not in (None, "rms"):
@@ -57,10 +57,10 @@ class Epsilon(ContributionRule):
         return Stabilizer(self.epsilon, self.relative == "rms", self.clip)
 
     def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
-        if step.node.kind is Kind.AFFINE:
+        if step.node.kind is not Kind.SUM:
             return super().propagate(step, relevance)
-        ratio = quotient(relevance, self.stabilize()(step.outputs[0] if self.bias else step.linear))
-        return [x if g is None else x * g for x, g in zip(step.inputs, step.pullback(ratio), strict=True)]
+        ratio = quotient(relevance, self.stabilize()(step.outputs[0]))
+        return times(step.inputs, step.pullback(ratio))
 
 
 @final

@@ -25,6 +25,7 @@ from keras import ops
 
 from kxai import backend
 from kxai.graph.graph import Kind
+from kxai.rules.elementwise import Pass
 from kxai.rules.rule import Rule, Stabilizer, Step, quotient
 
 
@@ -61,7 +62,7 @@ class Share:
 class ContributionRule(Rule):
     """A rule given by shares of the positive and negative contributions."""
 
-    kinds: ClassVar = frozenset({Kind.AFFINE})
+    kinds: ClassVar = frozenset({Kind.AFFINE, Kind.SCALE, Kind.NORM})
     keeps_zeros: ClassVar[bool] = True
     bias: bool
 
@@ -76,20 +77,55 @@ class ContributionRule(Rule):
     def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
         # Where the output was rectified, no relevance arrives at outputs <= 0.
         shares = [s for s in self.shares() if not (step.rectified and s.where is Where.NEGATIVE)]
-        contributions = _Contributions(step, self.bias, alone=sum(not s.plain for s in shares) == 1)
-        stabilize = self.stabilize()
+        contributions: _Contributions | _OneContribution
+        if step.node.kind is Kind.AFFINE:
+            contributions = _Contributions(step, self.bias, alone=sum(not s.plain for s in shares) == 1)
+        else:
+            contributions = _OneContribution(step, self.bias)
         for share in shares:
-            arriving = relevance
-            if share.where is not Where.ALL and not step.rectified:
-                output = step.outputs[0]
-                mask = output > 0 if share.where is Where.POSITIVE else output < 0
-                arriving = ops.where(mask, relevance, ops.zeros_like(relevance))
-            sign = share.sign
-            if step.rectified and self.bias and share.positive > 0 and share.where is not Where.NEGATIVE:
-                sign = sign or 1  # wherever relevance arrives, the output is positive, and so is this denominator
-            ratio = quotient(arriving, stabilize(contributions.sum(share), sign))
+            denominator = self.stabilize()(contributions.sum(share), self._sign(share, step))
+            ratio = quotient(_arriving(share, step, relevance), denominator)
             contributions.send_back(share, ratio if share.coefficient == 1 else share.coefficient * ratio)
         return contributions.relevance()
+
+    def _sign(self, share: Share, step: Step) -> int:
+        """The sign of the share's denominator wherever relevance arrives, 0 if it is not known."""
+        if step.rectified and self.bias and share.positive >= share.negative >= 0:
+            return 1  # relevance arrives where z+ + z- > 0; there n (z+ + z-) + (p - n) z+ is positive, too
+        return share.sign
+
+
+def _arriving(share: Share, step: Step, relevance: Any) -> Any:
+    """The part of the relevance that a share is for."""
+    if share.where is Where.ALL or step.rectified:
+        return relevance
+    output = step.outputs[0]
+    mask = output > 0 if share.where is Where.POSITIVE else output < 0
+    return ops.where(mask, relevance, ops.zeros_like(relevance))
+
+
+@final
+class _OneContribution:
+    """A map of one output per input (a scaling, a norm with its statistic held fixed): c = y - y(0) is all of z."""
+
+    def __init__(self, step: Step, bias: bool) -> None:
+        self._step = step
+        self._bias = step.outputs[0] - step.linear if bias else None
+        self._sent: Any = None
+
+    def sum(self, share: Share) -> Any:
+        """``p z+ + n z-``, bias parts included."""
+        z = combine(self._step.linear, share.positive, share.negative)
+        return z if self._bias is None else z + combine(self._bias, share.positive, share.negative)
+
+    def send_back(self, share: Share, ratio: Any) -> None:
+        """Add ``(p c+ + n c-) ratio`` to the input's relevance."""
+        sent = combine(self._step.linear, share.positive, share.negative) * ratio
+        self._sent = sent if self._sent is None else self._sent + sent
+
+    def relevance(self) -> Sequence[Any]:
+        """For the operands that carry it."""
+        return Pass().propagate(self._step, self._sent)
 
 
 @final

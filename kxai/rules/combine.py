@@ -13,7 +13,7 @@ from kxai.errors import ArgumentError, RuleError
 from kxai.graph.facts import Facts
 from kxai.graph.graph import Kind, Node
 from kxai.rules.elementwise import sum_to_shape
-from kxai.rules.rule import Rule, Stabilizer, Step, quotient
+from kxai.rules.rule import Rule, Stabilizer, Step, quotient, times
 
 
 @final
@@ -59,7 +59,7 @@ class Proportional(Rule):
         if step.node.kind is Kind.MAX:
             (total,), pull = backend.vjp(step.node.average, *step.inputs)  # type: ignore[arg-type]
         ratio = quotient(relevance, Stabilizer(self.epsilon, self.relative == "rms")(total))
-        return [None if g is None else x * g for x, g in zip(step.inputs, pull([ratio]), strict=True)]
+        return times(step.inputs, pull([ratio]))
 
 
 @final

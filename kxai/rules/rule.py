@@ -63,7 +63,7 @@ class Step:
         """The output without the part that no input is responsible for: z = x W, without bias."""
         if self.linear_output is not None:
             return self.linear_output
-        if self.node.kind is Kind.SCALE:
+        if self.node.kind in (Kind.SCALE, Kind.NORM):
             return self.outputs[0] - self.node.run(*[ops.zeros_like(x) for x in self.inputs])[0]
         return self.outputs[0]
 
@@ -147,3 +147,8 @@ class Stabilizer:
 def quotient(numerator: Any, denominator: Any) -> Any:
     """``numerator / denominator``, and 0 where the denominator is 0: a term without value sends nothing back."""
     return ops.divide_no_nan(numerator, denominator)
+
+
+def times(inputs: Sequence[Any], gradients: Sequence[Any]) -> list[Any]:
+    """Each input times its gradient; None where there is no gradient."""
+    return [None if g is None else x * g for x, g in zip(inputs, gradients, strict=True)]
