@@ -85,6 +85,7 @@ def _step(plan: Plan, node: Node, tensors: tuple[Any, ...], inputs: list[Any]) -
         rectified=node in plan.rectified,
         gate=facts.gate(node),
         from_input=lambda value: _from_input(plan, node, value, inputs),
+        present=lambda: _present(plan, node, inputs),
     )
 
 
@@ -100,18 +101,31 @@ _INDEXED = ("take", "take_along_axis", "where")
 
 def _from_input(plan: Plan, node: Node, value: Any, inputs: list[Any]) -> Any:
     """A value in units of the model's input (number, per channel, or array), in units of the input of ``node``."""
-    graph, target = plan.graph, node.inputs[0]
-    if target not in plan.facts.reached:
-        return ops.cast(ops.convert_to_tensor(value), target.dtype)
-    values: dict[Edge, Any] = {}
-    for edge, x in zip(graph.inputs, inputs, strict=True):
-        values[edge] = ops.zeros_like(x[:1]) + ops.cast(ops.convert_to_tensor(np.asarray(value)), edge.dtype)
-    for other in graph.nodes:
-        if target in values:
+    value = ops.convert_to_tensor(np.asarray(value))
+    if node.inputs[0] not in plan.facts.reached:
+        return ops.cast(value, node.inputs[0].dtype)
+    start = [ops.zeros_like(x[:1]) + ops.cast(value, x.dtype) for x in inputs]
+    return _pushed(plan, node, start, through=(Kind.ROUTE, Kind.SCALE))
+
+
+def _present(plan: Plan, node: Node, inputs: list[Any]) -> Any:
+    """1 where the input of ``node`` (of one sample) is an input or activation, 0 where it is padding of the input."""
+    edge = node.inputs[0]
+    if edge not in plan.facts.reached:
+        return None
+    return _pushed(plan, node, [ops.ones_like(x[:1]) for x in inputs], through=(Kind.ROUTE,))
+
+
+def _pushed(plan: Plan, node: Node, start: list[Any], through: tuple[Kind, ...]) -> Any:
+    """``start`` at the model's inputs, moved to the input of ``node``; kinds not in ``through`` count as identities."""
+    values: dict[Edge, Any] = dict(zip(plan.graph.inputs, start, strict=True))
+    for other in plan.graph.nodes:
+        if node.inputs[0] in values:
             break
-        if all(edge in values for edge in other.inputs) and other.outputs[0] in plan.facts.reached:
-            values.update(zip(other.outputs, other.run(*(values[edge] for edge in other.inputs)), strict=True))
-    return values[target]
+        if other.outputs[0] in plan.facts.reached and all(edge in values for edge in other.inputs):
+            tensors = [values[edge] for edge in other.inputs]
+            values.update(zip(other.outputs, other.run(*tensors) if other.kind in through else tensors, strict=True))
+    return values[node.inputs[0]]
 
 
 def backward(

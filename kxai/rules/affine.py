@@ -259,7 +259,8 @@ class Flat(TermRule):
 
 def _ones(step: Step) -> Any:
     """Ones of the input's shape, so that zero padding does not count as an input; one sample serves all."""
-    return ops.ones_like(step.inputs[0][:1])
+    present = None if step.present is None else step.present()
+    return ops.ones_like(step.inputs[0][:1]) if present is None else present
 
 
 @final

@@ -33,6 +33,7 @@ class Step:
         gate: of a gated PRODUCT node, the position of the gate.
         from_input: maps a value in the units of the model's input to the units of this node's input, through the
             padding and rescaling between them.
+        present: () -> mask of one sample, 0 where this node's input is padding of the model's input; None: all present.
     """
 
     node: Node
@@ -46,6 +47,7 @@ class Step:
     rectified: bool = False
     gate: int | None = None
     from_input: Callable[[Any], Any] | None = None
+    present: Callable[[], Any] | None = None
 
     def pullback(self, cotangent: Any) -> list[Any]:
         """The node's vector-Jacobian product, recorded in the forward pass: no forward computation is repeated.

@@ -84,3 +84,20 @@ def test_norms_hand_nothing_to_their_shift():
     beta = np.asarray(model.layers[0].beta)
     # y = c g r + beta: the share of beta is lost at the norm, nothing at the centring (0 is its only constant).
     np.testing.assert_allclose(explanation.residual, [beta.sum()] * 2, rtol=1e-10)
+
+
+@pytest.mark.parametrize("rule", [rules.Flat(), rules.WSquare()], ids=repr)
+def test_padding_of_the_input_is_no_input(rule):
+    """A padding layer before a convolution is the same as the convolution's own padding."""
+    conv = layers.Conv2D(3, 3, dtype="float64")
+    net = [keras.Input((5, 5, 2), dtype="float64"), layers.Rescaling(0.5, offset=1.0, dtype="float64")]
+    apart = signed(keras.Sequential([*net, layers.ZeroPadding2D(1, dtype="float64"), conv]))
+    same = layers.Conv2D(3, 3, padding="same", dtype="float64")
+    joined = keras.Sequential([*net, same])
+    same.set_weights(conv.get_weights())
+    x = np.random.default_rng(0).normal(size=(2, 5, 5, 2))
+    weights = np.random.default_rng(1).normal(size=(5, 5, 3)).astype("float32")
+    composite = kxai.Composite("one", ((Kind.AFFINE, rule), (Kind.SCALE, rules.Pass()), (Kind.ROUTE, rules.Gradient())))
+    explanations = [kxai.LRP(model, composite).explain(x, weights) for model in (apart, joined)]
+    np.testing.assert_allclose(explanations[0].relevance, explanations[1].relevance, rtol=1e-10)
+    np.testing.assert_allclose(explanations[0].residual, 0, atol=1e-9)
