@@ -269,3 +269,15 @@ def test_the_audit_accounts_for_everything(build):
     accounted = np.sum(list(explanation.absorbed.values()), axis=0)
     np.testing.assert_allclose(explanation.residual, accounted, atol=1e-4)
     assert not kxai.LRP(case.model, "epsilon_plus").explain(case.inputs, case.target).absorbed
+
+
+def test_layers_are_those_that_relevance_reaches():
+    net = [layers.Dense(4, name="hidden"), layers.BatchNormalization(name="norm"), layers.ReLU()]
+    model = keras.Sequential([keras.Input((3,)), *net, layers.Dense(2, activation="softmax", name="top")])
+    analyzer = kxai.LRP(model, "epsilon")
+    x = np.ones((2, 3), "float32")
+    assert len(analyzer.explain(x, layers="*").layers) == 3  # hidden + norm, relu, top; no relevance reaches a softmax
+    assert set(analyzer.explain(x, layers=["hidden", "top"]).layers) == {"hidden", "top"}
+    assert set(analyzer.explain(x, layers="no*").layers) == {"norm"}  # a merged node answers to both names
+    with pytest.raises(kxai.KxaiError, match="Unknown layer 'top/softmax'"):
+        analyzer.explain(x, layers="top/softmax")

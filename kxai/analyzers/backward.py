@@ -104,7 +104,7 @@ class BackwardAnalyzer(Analyzer):
         graph = plan.graph
         outputs = [OutputSpec(name, edge.shape) for name, edge in zip(graph.output_names, graph.explained, strict=True)]
         resolved = self._resolve(target, outputs, count)
-        keep = _expand(globs, graph)
+        keep = _expand(globs, plan)
         key = (tuple(a.shape[1:] for a in arrays), resolved.form, keep, audit)
         with self._lock:
             program = self._programs.pop(key, None) or Program(
@@ -251,14 +251,15 @@ def _repack(arrays: list[np.ndarray]) -> Any:
     return arrays[0] if len(arrays) == 1 else arrays
 
 
-def _expand(globs: tuple[str, ...], graph: Graph) -> tuple[str, ...]:
-    """Node paths that the globs name."""
-    paths = list(graph.paths())
+def _expand(globs: tuple[str, ...], plan: Plan) -> tuple[str, ...]:
+    """Names of the nodes that the globs match and relevance reaches; one name per node, its own before merged ones."""
+    names = [(node.path, *node.merged) for node in plan.graph.nodes if node in plan.rules or node in plan.lookups]
     found: dict[str, None] = {}
     for glob in globs:
-        hits = fnmatch.filter(paths, glob)
+        hits = [matched[0] for own in names if (matched := fnmatch.filter(own, glob))]
         if not hits:
-            raise UnknownNameError("layer", glob, paths, fix="print(kxai.plan(model, method)) lists the nodes.")
+            known = [name for own in names for name in own]
+            raise UnknownNameError("layer", glob, known, fix="print(kxai.plan(model, method)) lists the nodes.")
         found.update(dict.fromkeys(hits))
     return tuple(found)
 
