@@ -23,7 +23,7 @@ def names() -> list[str]:
     return sorted(name for name, value in vars(keras.applications).items() if inspect.isfunction(value))
 
 
-def build(name: str, size: int | None = None, dtype: str = "float32", seed: int = 0) -> Any:
+def build(name: str, size: int | None = None, dtype: str = "float32", seed: int = 0, samples: int = 16) -> Any:
     """Build an architecture with random weights and calibrated normalisation.
 
     Args:
@@ -31,13 +31,14 @@ def build(name: str, size: int | None = None, dtype: str = "float32", seed: int 
         size: height and width of the input; None: small, 32 to 96 pixels.
         dtype: "float32" or "float64".
         seed: of weights and calibration data.
+        samples: how many inputs the normalisation is calibrated on.
     """
     keras.utils.set_random_seed(seed)
     if size is None:
         size = next((length for stem, length in SMALLEST.items() if name.startswith(stem)), 64)
     with _dtype(dtype):
         model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3))
-        calibrate(model, sample(model, 16, seed), seed)
+        calibrate(model, sample(model, samples, seed), seed)
     return model
 
 

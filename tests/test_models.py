@@ -61,7 +61,14 @@ def check(explanation: kxai.Explanation, model, x: np.ndarray) -> None:
     np.testing.assert_allclose(explanation.outputs, model.predict(x, verbose=0), atol=1e-5)
 
 
-@pytest.mark.parametrize("method", [pytest.param(m, marks=() if m in QUICK else pytest.mark.slow) for m in EVERY])
+# Without the biases that batch normalisation leaves, sums are near 0 somewhere in a deep network, and shares explode.
+ILL_CONDITIONED = ("lrp.z_IB", "lrp.epsilon_IB")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, marks=() if m in QUICK else pytest.mark.slow) for m in EVERY if m not in ILL_CONDITIONED],
+)
 def test_image_classifier(method):
     model, x = load("efficientnet_lite0.keras"), smooth(1, 224, 224, 3)
     check(explain(model, x, method), model, x)
