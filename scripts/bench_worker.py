@@ -84,7 +84,7 @@ def runner(model: Any, method: str, batch: int) -> Run:
 def tape(model: Any) -> Run:
     """TensorFlow's gradient of one output with respect to the input, compiled once for all batch sizes."""
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *model.input.shape[1:]), "float32")])
+    @tf.function(input_signature=[tf.TensorSpec((None, *model.inputs[0].shape[1:]), "float32")])
     def gradient(x: Any) -> Any:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)

@@ -1,0 +1,103 @@
+"""The scripts that measure say so when something fails."""
+
+from __future__ import annotations
+
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import kxai
+from scripts import bench, bench_worker, coverage_table
+
+
+def save(folder, *layers):
+    model = keras.Sequential([keras.Input((4, 3)), *layers, keras.layers.Flatten(), keras.layers.Dense(2)])
+    path = folder / "model.keras"
+    model.save(path)
+    return path, model
+
+
+def test_coverage_shows_every_cell_and_counts_failures(tmp_path, capsys, monkeypatch):
+    path, _ = save(tmp_path, keras.layers.LSTM(3, return_sequences=True))
+    monkeypatch.setattr(sys, "argv", ["coverage", str(path)])
+    assert coverage_table.main() == 1
+    head, row, *problems, total = capsys.readouterr().out.splitlines()
+    assert head.split() == [coverage_table.SELF_TEST, *coverage_table.METHODS]
+    assert row.startswith("model.keras  ")
+    assert row.count("works") == 2  # the gradients
+    assert row.count("RuleError") == len(problems) == 4
+    assert "lrp.epsilon: RuleError: Node 'lstm" in problems[1]
+    assert total == "1 networks, 4 failures"
+
+
+def test_coverage_refuses_patterns_without_a_match(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["coverage", "--only", "NoSuchNet*"])
+    with pytest.raises(SystemExit, match="2"):
+        coverage_table.main()
+    assert "VGG16" in capsys.readouterr().err
+
+
+def test_self_test_notices_a_wrong_gradient(tmp_path, monkeypatch):
+    _, model = save(tmp_path, keras.layers.Dense(5, activation="relu"))
+    assert coverage_table.self_test(model).text.startswith("works")
+    monkeypatch.setattr(kxai, "Gradient", kxai.GradientTimesInput)
+    cell = coverage_table.self_test(model)
+    assert cell.text.startswith("differs")
+    assert cell.problem
+
+
+def test_guided_backprop_is_told_what_to_do_at_other_activations(tmp_path):
+    _, model = save(tmp_path, keras.layers.Dense(5, activation="tanh"))
+    assert "(other_activations=gradient)" in coverage_table.explained(model, "guided_backprop").text
+
+
+def test_a_crash_is_a_cell(monkeypatch):
+    monkeypatch.setattr(coverage_table, "work", dies)
+    cells = coverage_table.cover("any", None)
+    assert list(cells) == [coverage_table.SELF_TEST, *coverage_table.METHODS]
+    assert cells["deep_taylor"].text == "crashed"
+    assert "exit code 3" in cells["deep_taylor"].problem
+
+
+def dies(sender, name, size):
+    sys.exit(3)
+
+
+def test_bench_interleaves_the_methods(tmp_path, monkeypatch):
+    _, model = save(tmp_path)
+    calls = []
+    monkeypatch.setattr(bench_worker.architectures, "build", lambda *args, **kwargs: model)
+    monkeypatch.setattr(bench_worker, "runner", lambda model, method, batch: lambda x: calls.append(method))
+    seconds = bench_worker.timings("any", 4, 2, ["a", "b"], rounds=3)
+    assert calls[6:] == [bench_worker.TAPE, "a", "b"] * 3
+    assert {method: len(times) for method, times in seconds.items()} == {bench_worker.TAPE: 3, "a": 3, "b": 3}
+
+
+def test_bench_compares_within_a_round(monkeypatch):
+    measured = {bench.TAPE: [1.0, 2.0, 1.0], "lrp.epsilon": [1.1, 2.4, 9.0], "gradient": [1.0, 2.0, 1.0]}
+    answers = {"timings": measured, "first_result": {"first": 0.5, "peak": 100.0}}
+    monkeypatch.setattr(bench, "apart", lambda function, *values: answers[function])
+    monkeypatch.setattr(sys, "argv", ["bench"])
+    result = bench.measure("VGG16", 8, bench.parse())
+    epsilon = result["rows"][1]
+    assert [epsilon[key] for key in ("min", "median", "max", "target")] == [1.1, 1.2, 9.0, 1.15]
+    assert "<= 1.15 MISSED" in bench.table(result, targets=True)
+    assert "1.15" not in bench.table(result, targets=False)
+
+
+@pytest.mark.parametrize(("targets", "code"), [(["--targets"], 1), ([], 0)])
+def test_bench_fails_where_a_target_is_missed(targets, code, monkeypatch, capsys):
+    answers = {"timings": {bench.TAPE: [1.0], "lrp.gamma": [2.0]}, "first_result": {"first": 0.5, "peak": 100.0}}
+    monkeypatch.setattr(bench, "apart", lambda function, *values: answers[function])
+    monkeypatch.setattr(sys, "argv", ["bench", "--models", "VGG16", *targets])
+    assert bench.main() == code
+
+
+def test_the_tape_is_the_gradient_of_the_model(tmp_path):
+    _, model = save(tmp_path, keras.layers.Dense(5, activation="relu"))
+    x = np.random.default_rng(0).normal(size=(3, 4, 3)).astype("float32")
+    for method in (bench_worker.TAPE, "gradient"):
+        relevance = bench_worker.runner(model, method, 3)(x)
+        np.testing.assert_allclose(relevance, kxai.Gradient(model).explain(x, 0).relevance, atol=1e-6)
