@@ -13,7 +13,7 @@ from keras import ops
 from kxai import backend
 from kxai.composites.plan import Plan
 from kxai.graph.graph import Edge, Kind, Node
-from kxai.rules import Step
+from kxai.rules import Pass, Step
 
 # (value of a model input or embedding, signal that arrived there) -> what is reported.
 Finish = Callable[[Any, Any], Any]
@@ -50,7 +50,7 @@ def forward(plan: Plan, inputs: list[Any]) -> Forward:
     for node in plan.graph.nodes:
         tensors = tuple(run.values[edge] for edge in node.inputs)
         if node in plan.rules:
-            run.steps[node] = _step(plan, node, tensors, inputs)
+            run.steps[node] = _step(plan, node, tensors, run)
             outputs: tuple[Any, ...] = run.steps[node].outputs
         else:
             outputs = node.run(*tensors)
@@ -58,9 +58,11 @@ def forward(plan: Plan, inputs: list[Any]) -> Forward:
     return run
 
 
-def _step(plan: Plan, node: Node, tensors: tuple[Any, ...], inputs: list[Any]) -> Step:
+def _step(plan: Plan, node: Node, tensors: tuple[Any, ...], run: Forward) -> Step:
     facts = plan.facts
-    nonnegative = tuple(edge in facts.nonnegative for edge in node.inputs)
+    active = tuple(edge in plan.graph.active for edge in node.inputs)
+    # Integers on the way of relevance are computed with as floats, so that relevance can come back.
+    tensors = tuple(_as_float(x) if carries else x for x, carries in zip(tensors, active, strict=True))
     kernel = bias = linear = None
     if node.affine is not None and node.kind is Kind.AFFINE:
         kernel, linear_map = node.affine.kernel(), node.affine.linear
@@ -68,11 +70,9 @@ def _step(plan: Plan, node: Node, tensors: tuple[Any, ...], inputs: list[Any]) -
         (linear,), pull = backend.vjp(lambda x: linear_map(x, kernel), *tensors)
         outputs: tuple[Any, ...] = (linear if bias is None else ops.add(linear, bias),)
     else:
-        tensors = tuple(_differentiable(node, x) for x in tensors)
         outputs, pull = backend.vjp(node.call, *tensors)
-        outputs = tuple(
-            ops.cast(y, edge.dtype) if not edge.is_float else y for y, edge in zip(outputs, node.outputs, strict=True)
-        )
+        pairs = zip(outputs, node.outputs, strict=True)
+        outputs = tuple(y if edge.is_float else ops.cast(y, edge.dtype) for y, edge in pairs)
     return Step(
         node=node,
         inputs=tensors,
@@ -81,50 +81,60 @@ def _step(plan: Plan, node: Node, tensors: tuple[Any, ...], inputs: list[Any]) -
         kernel=kernel,
         bias=bias,
         linear_output=linear,
-        nonnegative=nonnegative,
+        active=active,
+        nonnegative=tuple(edge in facts.nonnegative for edge in node.inputs),
         rectified=node in plan.rectified,
         gate=facts.gate(node),
-        from_input=lambda value: _from_input(plan, node, value, inputs),
-        present=lambda: _present(plan, node, inputs),
+        from_input=lambda value: _from_input(plan, node, value, run),
+        present=lambda: _present(plan, node, run),
     )
 
 
-def _differentiable(node: Node, x: Any) -> Any:
-    """Integers that are only moved are moved as floats, so that relevance can move back."""
-    integer = "int" in keras.backend.standardize_dtype(x.dtype)
-    return ops.cast(x, "float32") if node.kind is Kind.ROUTE and integer and node.op not in _INDEXED else x
+def _as_float(x: Any) -> Any:
+    return x if "float" in keras.backend.standardize_dtype(x.dtype) else ops.cast(x, "float32")
 
 
-# Their integer operands are positions, not values.
-_INDEXED = ("take", "take_along_axis", "where")
-
-
-def _from_input(plan: Plan, node: Node, value: Any, inputs: list[Any]) -> Any:
+def _from_input(plan: Plan, node: Node, value: Any, run: Forward) -> Any:
     """A value in units of the model's input (number, per channel, or array), in units of the input of ``node``."""
     value = ops.convert_to_tensor(np.asarray(value))
     if node.inputs[0] not in plan.facts.reached:
         return ops.cast(value, node.inputs[0].dtype)
-    start = [ops.zeros_like(x[:1]) + ops.cast(value, x.dtype) for x in inputs]
-    return _pushed(plan, node, start, through=(Kind.ROUTE, Kind.SCALE))
+    feeding = plan.inputs_of.get(node, ())
+    start = []
+    for position, edge in enumerate(plan.graph.inputs):
+        zeros = ops.zeros_like(_as_float(run.values[edge][:1]))
+        start.append(zeros + ops.cast(value, zeros.dtype) if position in feeding else zeros)
+    return _pushed(plan, node, start, run, through=(Kind.ROUTE, Kind.SCALE))
 
 
-def _present(plan: Plan, node: Node, inputs: list[Any]) -> Any:
-    """1 where the input of ``node`` (of one sample) is an input or activation, 0 where it is padding of the input."""
-    edge = node.inputs[0]
-    if edge not in plan.facts.reached:
+def _present(plan: Plan, node: Node, run: Forward) -> Any:
+    """1 where the input of ``node`` (of one sample) is a value, 0 where it is padding of the model's input."""
+    if node.inputs[0] not in plan.facts.reached:
         return None
-    return _pushed(plan, node, [ops.ones_like(x[:1]) for x in inputs], through=(Kind.ROUTE,))
+    inputs = [_as_float(run.values[edge][:1]) for edge in plan.graph.inputs]
+    # The difference: whatever a padding fills in is in both.
+    ones, zeros = (
+        _pushed(plan, node, [fill(x) for x in inputs], run, through=(Kind.ROUTE,))
+        for fill in (ops.ones_like, ops.zeros_like)
+    )
+    return ones - zeros
 
 
-def _pushed(plan: Plan, node: Node, start: list[Any], through: tuple[Kind, ...]) -> Any:
+def _pushed(plan: Plan, node: Node, start: list[Any], run: Forward, through: tuple[Kind, ...]) -> Any:
     """``start`` at the model's inputs, moved to the input of ``node``; kinds not in ``through`` count as identities."""
-    values: dict[Edge, Any] = dict(zip(plan.graph.inputs, start, strict=True))
-    for other in plan.graph.nodes:
+    graph = plan.graph
+    values: dict[Edge, Any] = dict(zip(graph.inputs, start, strict=True))
+    for other in graph.nodes:
         if node.inputs[0] in values:
             break
-        if other.outputs[0] in plan.facts.reached and all(edge in values for edge in other.inputs):
-            tensors = [values[edge] for edge in other.inputs]
-            values.update(zip(other.outputs, other.run(*tensors) if other.kind in through else tensors, strict=True))
+        carried = [edge for edge in other.inputs if edge in graph.active]
+        if other.outputs[0] not in plan.facts.reached or not all(edge in values for edge in carried):
+            continue
+        if other.kind in through:
+            outputs = other.run(*(values[edge] if edge in values else run.values[edge] for edge in other.inputs))
+        else:
+            outputs = tuple(values[carried[0]] + ops.zeros_like(run.values[edge][:1]) for edge in other.outputs)
+        values.update(zip(other.outputs, outputs, strict=True))
     return values[node.inputs[0]]
 
 
@@ -153,11 +163,12 @@ def backward(
     kept: dict[str, Any] = {}
     absorbed: dict[str, Any] = {}
     wanted = {graph.find(path): path for path in keep}
+    batch = ops.shape(run.values[graph.inputs[0]])[0]
     for node in reversed(graph.nodes):
         arrived = [relevance.pop(edge, None) for edge in node.outputs]
         done = [finished.pop(edge, None) for edge in node.outputs]
         if node in wanted:
-            kept[wanted[node]] = _first_or_zeros(node, run, arrived, done)
+            kept[wanted[node]] = _per_sample(_first_or_zeros(node, run, arrived, done), node.outputs[0])
         if node in plan.lookups and arrived[0] is not None:
             signal = arrived[0] if finish is None else finish(run.values[node.outputs[0]], arrived[0])
             _add(finished, node.inputs[0], ops.sum(signal, axis=-1))
@@ -167,13 +178,16 @@ def backward(
         for book, came in ((relevance, arrived), (finished, done)):
             if all(r is None for r in came):
                 continue
-            sent = plan.rules[node].propagate(run.steps[node], came[0] if len(came) == 1 else came)
+            # What is in its final form already only moves.
+            rule = plan.rules[node] if book is relevance or node.kind is Kind.ROUTE else Pass()
+            sent = rule.propagate(run.steps[node], came[0] if len(came) == 1 else came)
             for edge, r in zip(node.inputs, sent, strict=True):
                 if r is not None and edge in active:
                     _add(book, edge, r)
             if audit:
                 gone = [r for r, edge in zip(sent, node.inputs, strict=True) if edge in active]
-                absorbed[node.path] = _total(came) - _total(gone)
+                lost = _total(came, batch) - _total(gone, batch)
+                absorbed[node.path] = absorbed[node.path] + lost if node.path in absorbed else lost
     return Backward([_report(edge, run, relevance, finished, finish) for edge in graph.inputs], kept, absorbed)
 
 
@@ -182,9 +196,16 @@ def _add(book: dict[Edge, Any], edge: Edge, relevance: Any) -> None:
     book[edge] = book[edge] + relevance if edge in book else relevance
 
 
-def _total(tensors: Any) -> Any:
-    sums = [ops.sum(ops.reshape(t, (ops.shape(t)[0], -1)), axis=1) for t in tensors if t is not None]
+def _total(tensors: Any, batch: Any) -> Any:
+    sums = [ops.sum(ops.reshape(t, (batch, -1)), axis=1) for t in tensors if t is not None]
     return sum(sums[1:], sums[0]) if sums else 0.0
+
+
+def _per_sample(tensor: Any, edge: Edge) -> Any:
+    """Where time steps (say) had joined the batch axis, they get an axis of their own again."""
+    if edge.batch is None or edge.batch == (0, 1):
+        return tensor
+    return ops.reshape(tensor, (-1, edge.batch[1], *tensor.shape[1:]))
 
 
 def _first_or_zeros(node: Node, run: Forward, arrived: list[Any], done: list[Any]) -> Any:

@@ -95,13 +95,13 @@ class Analyzer(ABC):
         """
         if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise ArgumentError("batch_size counts samples.", expected="an int >= 1", received=repr(batch_size))
-        globs = (layers,) if isinstance(layers, str) else tuple(layers)
+        globs = (layers,) if isinstance(layers, str) else tuple(layers or ())
         if backend.is_dataset(x):
             return self._explain_dataset(x, target, int(batch_size), globs, audit, verbose)
         specs = self._specs(x)
         arrays = to_arrays(x, specs)
         count = len(arrays[0])
-        compiled, resolved = self._prepare(arrays, target, count, globs, audit)
+        compiled, resolved = self._prepare(concrete(specs, arrays), target, count, globs, audit)
         starts = range(0, count, batch_size)
         parts = []
         for start in track(starts, len(starts), f"explaining with {self.name}", verbose):
@@ -120,9 +120,10 @@ class Analyzer(ABC):
         done = 0
         batches = backend.dataset_batches(dataset, batch_size, rank)
         for batch in track(batches, total if total > 0 else None, f"explaining with {self.name}", verbose):
-            arrays = to_arrays(batch, self._specs(batch))
+            specs = self._specs(batch)
+            arrays = to_arrays(batch, specs)
             count = len(arrays[0])
-            compiled, resolved = self._prepare(arrays, target, None, globs, audit)
+            compiled, resolved = self._prepare(concrete(specs, arrays), target, None, globs, audit)
             if resolved.length is not None and resolved.length < done + count:
                 raise _length_error(resolved.length, f"at least {done + count}")
             data = [part.batch(done, done + count) for part in resolved.parts]
@@ -143,9 +144,9 @@ class Analyzer(ABC):
 
     @abstractmethod
     def _prepare(
-        self, arrays: list[np.ndarray], target: Any, count: int | None, globs: tuple[str, ...], audit: bool
+        self, specs: Any, target: Any, count: int | None, globs: tuple[str, ...], audit: bool
     ) -> tuple[Callable[[list[np.ndarray], list[np.ndarray]], Explanation], Target]:
-        """(function of one batch and its target data, resolved target)."""
+        """(function of one batch and its target data, resolved target) for inputs of these concrete shapes."""
 
     def _finished(self, explanation: Explanation) -> Explanation:
         """The last look at a result; methods add warnings here."""

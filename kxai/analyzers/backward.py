@@ -6,12 +6,12 @@ import fnmatch
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 from keras import tree
 
-from kxai.analyzers.analyzer import Analyzer, concrete
+from kxai.analyzers.analyzer import Analyzer
 from kxai.analyzers.program import Program, Start
 from kxai.composites import Composite, Plan, make_plan, preset
 from kxai.composites.presets import deep_taylor
@@ -21,6 +21,8 @@ from kxai.graph.graph import Graph
 from kxai.graph.trace import trace
 from kxai.reverse import Finish
 from kxai.targets import OutputSpec, Target
+
+T = TypeVar("T")
 
 MAX_PROGRAMS = 16
 """Compiled functions that one analyzer keeps: one per input structure and form of target."""
@@ -39,6 +41,7 @@ class BackwardAnalyzer(Analyzer):
         self._jit = jit
         self._plans: dict[Any, Plan] = {}
         self._programs: dict[Any, Program] = {}
+        self._traces = 0
 
     @abstractmethod
     def composite_table(self) -> Composite:
@@ -71,27 +74,31 @@ class BackwardAnalyzer(Analyzer):
     @property
     def traces(self) -> int:
         """How many functions were traced so far."""
-        return sum(program.traces for program in self._programs.values())
+        return self._traces
+
+    def _count_trace(self) -> None:
+        self._traces += 1
 
     def config(self) -> dict[str, Any]:
         rows = self.composite_table().rows
         return {**super().config(), "rules": [f"{_shown(match)}: {rule!r}" for match, rule in rows]}
 
     def _plan_for(self, specs: Any) -> Plan:
+        def make() -> Plan:
+            return make_plan(
+                trace(self._model, specs),
+                self.composite_table(),
+                strip=self.strips_heads(),
+                starts_at_zero=self.start() is not Start.ONE,
+                nonnegative_inputs=self.nonnegative_inputs(),
+            )
+
         key = tuple((spec.shape, spec.dtype) for spec in tree.flatten(specs))
         with self._lock:
-            if key not in self._plans:
-                self._plans[key] = make_plan(
-                    trace(self._model, specs),
-                    self.composite_table(),
-                    strip=self.strips_heads(),
-                    starts_at_zero=self.start() is not Start.ONE,
-                    nonnegative_inputs=self.nonnegative_inputs(),
-                )
-            return self._plans[key]
+            return _remembered(self._plans, key, make)
 
     def _prepare(
-        self, arrays: list[np.ndarray], target: Any, count: int | None, globs: tuple[str, ...], audit: bool
+        self, specs: Any, target: Any, count: int | None, globs: tuple[str, ...], audit: bool
     ) -> tuple[Callable[[list[np.ndarray], list[np.ndarray]], Explanation], Target]:
         if audit and self.start() is Start.ONE:
             raise ArgumentError(
@@ -99,21 +106,21 @@ class BackwardAnalyzer(Analyzer):
                 expected="audit=True with LRP or deep Taylor",
                 received="audit=True",
             )
-        specs = concrete(self._specs(_repack(arrays)), arrays)
         plan = self._plan_for(specs)
         graph = plan.graph
         outputs = [OutputSpec(name, edge.shape) for name, edge in zip(graph.output_names, graph.explained, strict=True)]
         resolved = self._resolve(target, outputs, count)
         keep = _expand(globs, plan)
-        key = (tuple(a.shape[1:] for a in arrays), resolved.form, keep, audit)
+
+        def make() -> Program:
+            return Program(
+                plan, resolved, start=self.start(), finish=self.finish(), keep=keep, audit=audit, jit=self._jit,
+                traced=self._count_trace,
+            )  # fmt: skip
+
+        key = (tuple(spec.shape for spec in tree.flatten(specs)), resolved.form, keep, audit)
         with self._lock:
-            program = self._programs.pop(key, None) or Program(
-                plan, resolved, start=self.start(), finish=self.finish(), keep=keep, audit=audit, jit=self._jit
-            )
-            self._programs[key] = program
-            # The least recently used one goes: callables as targets would otherwise pile up.
-            if len(self._programs) > MAX_PROGRAMS:
-                self._programs.pop(next(iter(self._programs)))
+            program = _remembered(self._programs, key, make)
 
         def run(batch: list[np.ndarray], data: list[np.ndarray]) -> Explanation:
             plan.check_inputs(batch)
@@ -165,6 +172,12 @@ class LRP(BackwardAnalyzer):
     ) -> None:
         super().__init__(model, jit=jit)
         self._composite, self._extra = composite, hyperparameters
+        if not isinstance(composite, (str, Composite)):
+            raise ArgumentError(
+                "The composite is neither a name nor a Composite.",
+                expected='for example "epsilon_plus", or kxai.preset("epsilon_plus").but((match, rule))',
+                received=repr(composite),
+            )
         if isinstance(composite, Composite):
             if hyperparameters:
                 raise ArgumentError(
@@ -247,8 +260,16 @@ class DeepTaylor(BackwardAnalyzer):
         return explanation
 
 
-def _repack(arrays: list[np.ndarray]) -> Any:
-    return arrays[0] if len(arrays) == 1 else arrays
+def _remembered(memory: dict[Any, T], key: Any, make: Callable[[], T]) -> T:
+    """The value of a key, made if need be; beyond MAX_PROGRAMS the least recently used one is forgotten.
+
+    Callables as targets and inputs of ever new sizes would otherwise pile up.
+    """
+    value = memory.pop(key) if key in memory else make()
+    memory[key] = value
+    if len(memory) > MAX_PROGRAMS:
+        memory.pop(next(iter(memory)))
+    return value
 
 
 def _expand(globs: tuple[str, ...], plan: Plan) -> tuple[str, ...]:

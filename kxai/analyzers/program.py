@@ -53,16 +53,14 @@ class Program:
         keep: node paths whose relevance is returned.
         audit: whether absorbed relevance is returned per node.
         jit: compile with XLA.
-
-    Attributes:
-        traces: how often the function was traced (1 after the first call, whatever batch sizes follow).
+        traced: called whenever the function is traced (once, whatever batch sizes follow).
     """
 
     def __init__(
         self, plan: Plan, target: Target, *, start: Start, finish: Finish | None, keep: tuple[str, ...],
-        audit: bool, jit: bool,
+        audit: bool, jit: bool, traced: Callable[[], None],
     ) -> None:  # fmt: skip
-        self.traces = 0
+        self._traced = traced
         self._plan, self._target, self._start, self._finish = plan, target, start, finish
         self._keep, self._audit = keep, audit
         inputs = [
@@ -83,7 +81,7 @@ class Program:
         return Spec((None, *self._plan.graph.explained[part.output].shape[1:]), "float32")
 
     def _run(self, inputs: list[Any], data: list[Any]) -> dict[str, Any]:
-        self.traces += 1
+        self._traced()
         graph = self._plan.graph
         run = forward(self._plan, inputs)
         weights, score, chosen = self._explained(run, data)

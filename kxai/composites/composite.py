@@ -11,7 +11,7 @@ import keras
 
 from kxai.errors import ArgumentError, RuleError, UnknownNameError
 from kxai.graph.facts import Facts
-from kxai.graph.graph import Graph, Kind, Node
+from kxai.graph.graph import Kind, Node
 from kxai.rules import Rule
 
 Predicate = Callable[[Node, Facts], bool]
@@ -27,6 +27,11 @@ def first(node: Node, facts: Facts) -> bool:
 def preprocessing(node: Node, facts: Facts) -> bool:
     """Rescaling and normalisation of the input itself, before any other computation."""
     return node.kind is Kind.SCALE and node.outputs[0] in facts.reached
+
+
+def shifting(node: Node, facts: Facts) -> bool:
+    """Scalings that may add something: all but products and quotients with constants."""
+    return node.kind is Kind.SCALE and node.op not in ("multiply", "divide", "true_divide", "divide_no_nan", "negative")
 
 
 def first_convolution(node: Node, facts: Facts) -> bool:
@@ -77,6 +82,8 @@ class Composite:
         Raises:
             ArgumentError: a row is not a pair of match and rule.
         """
+        if not rows:
+            raise ArgumentError("There is nothing to change.", expected="at least one (match, rule)", received="no row")
         for row in rows:
             _check_row(row)
         count = f"{len(rows)} row" + ("s" if len(rows) > 1 else "")
@@ -94,10 +101,14 @@ class Composite:
                 return rule
         raise _no_rule(self, node)
 
-    def check_globs(self, graph: Graph) -> None:
-        """Raise UnknownNameError if a glob names no node: a row without effect is a mistake."""
-        paths = list(graph.paths())
+    def check_rows(self, facts: Facts) -> None:
+        """Raise UnknownNameError if a glob or a layer class matches no node: a row without effect is a mistake."""
+        paths = list(facts.graph.paths())
         for match, _ in self.rows:
+            if isinstance(match, type) and not any(matches(match, node, facts) for node in facts.graph.nodes):
+                known = {type(node.layer).__name__ for node in facts.graph.nodes if node.layer is not None}
+                fix = "merged layers (batch normalisation) and layers that were opened are matched by their paths."
+                raise UnknownNameError("layer class in this model:", match.__name__, known, fix=fix)
             if isinstance(match, str) and not any(fnmatch.fnmatchcase(path, match) for path in paths):
                 raise UnknownNameError("node", match, paths, fix="print(kxai.plan(model, method)) lists the nodes.")
 
@@ -110,8 +121,8 @@ def matches(match: Match, node: Node, facts: Facts) -> bool:
         return any(fnmatch.fnmatchcase(path, match) for path in (node.path, *node.merged))
     if isinstance(match, type):
         # The activation that was split off a layer is not that layer.
-        split_off = node.kind in (Kind.ELEMENTWISE, Kind.SOFTMAX) and "/" in node.path
-        return isinstance(node.layer, match) and not (split_off and node.path.rsplit("/", 1)[1] == node.op)
+        split_off = node.kind in (Kind.ELEMENTWISE, Kind.SOFTMAX) and id(node.layer) in facts.affine_layers
+        return isinstance(node.layer, match) and not split_off
     return match(node, facts)
 
 

@@ -99,14 +99,14 @@ class Plan:
                 fix="pass the true bounds of your preprocessed inputs as low= and high=.",
             )
         for node, rule in self.rules.items():
-            for position in self._inputs_of.get(node, ()):
+            for position in self.inputs_of.get(node, ()):
                 rule.check_inputs(arrays[position])
         for node in self.lookups:
             if node.op == "embedding" and node.inputs[0] in self.graph.inputs:
                 _check_ids(node, arrays[self.graph.inputs.index(node.inputs[0])])
 
     @cached_property
-    def _inputs_of(self) -> dict[Node, tuple[int, ...]]:
+    def inputs_of(self) -> dict[Node, tuple[int, ...]]:
         """For first nodes, the positions of the model inputs that they read."""
         sources: dict[Edge, tuple[int, ...]] = {edge: (i,) for i, edge in enumerate(self.graph.inputs)}
         found = {}
@@ -165,8 +165,8 @@ def make_plan(
     if strip:
         canonizers.append(strip_heads)
     graph = canonize(graph, *canonizers)
-    composite.check_globs(graph)
     facts = Facts(graph, nonnegative_inputs)
+    composite.check_rows(facts)
     needed: set[Edge] = set(graph.explained)
     rules: dict[Node, Rule] = {}
     for node in reversed(graph.nodes):

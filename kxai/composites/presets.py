@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from kxai.composites.composite import (
     Composite,
     Row,
@@ -16,6 +18,7 @@ from kxai.composites.composite import (
     first_convolution,
     gated,
     preprocessing,
+    shifting,
 )
 from kxai.errors import ArgumentError, UnknownNameError
 from kxai.graph.facts import Facts
@@ -42,7 +45,6 @@ from kxai.rules import (
 # What every propagation method does at nodes without weights.
 _COMMON: tuple[Row, ...] = (
     (Kind.ELEMENTWISE, Pass()),
-    (Kind.SCALE, Pass()),
     (Kind.NORM, Epsilon()),
     (Kind.SUM, Proportional()),
     (Kind.MAX, WinnerTakesAll()),
@@ -52,23 +54,23 @@ _COMMON: tuple[Row, ...] = (
 )
 
 
-def _layers(name: str, conv: Rule, dense: Rule, *before: Row, scale: Rule | None = None) -> Composite:
-    """The usual table: one rule for convolutions, one for other affine layers, ``before`` for exceptions.
+# A batch normalisation that cannot be merged is an affine map like any other. If relevance passed its shift unchanged,
+# some would be left at values near 0 of the sum or layer below, whose shares x / z then explode.
+_SCALES: tuple[Row, ...] = ((preprocessing, Pass()), (Kind.SCALE, Epsilon()))
+# The same, where relevance has to stay non-negative: the positive part of the shift absorbs its share.
+_POSITIVE_SCALES: tuple[Row, ...] = ((preprocessing, Pass()), (shifting, ZPlus(bias=True)), (Kind.SCALE, Pass()))
 
-    A batch normalisation that cannot be merged is an affine map like any other and gets ``scale``, by default the
-    rule of convolutions. If relevance passed its shift unchanged, some would be left at values near 0 of the sum or
-    layer below, whose shares x / z then explode.
-    """
-    if scale is None:
-        scale = conv if Kind.SCALE in conv.kinds else Pass()
-    rows = ((preprocessing, Pass()), (Kind.SCALE, scale), (convolution, conv), (Kind.AFFINE, dense))
-    return Composite(name, (*before, *rows, *_COMMON))
+
+def _layers(name: str, conv: Rule, dense: Rule, *before: Row, scales: tuple[Row, ...] = _SCALES) -> Composite:
+    """The usual table: one rule for convolutions, one for other affine layers, ``before`` for exceptions."""
+    return Composite(name, (*before, *scales, (convolution, conv), (Kind.AFFINE, dense), *_COMMON))
 
 
 def _all_epsilon(name: str, rule: Epsilon) -> Composite:
     # Sums and norms are stabilised no more than the layers, so that LRP-0 is exact throughout.
     small = min(rule.epsilon, 1e-6)
-    return _layers(name, rule, rule, (Kind.SUM, Proportional(small)), (Kind.NORM, Epsilon(small)))
+    rows = (preprocessing, Pass()), (Kind.SCALE, rule), (Kind.SUM, Proportional(small)), (Kind.NORM, Epsilon(small))
+    return _layers(name, rule, rule, scales=rows)
 
 
 def epsilon(epsilon: float = 1e-6, bias: bool = True) -> Composite:
@@ -101,7 +103,7 @@ def alpha1_beta0(epsilon: float = 1e-6, bias: bool = True) -> Composite:
 def z_plus(epsilon: float = 1e-6, bias: bool = False) -> Composite:
     """The z+ rule everywhere."""
     rule = ZPlus(epsilon, bias)
-    return _layers("z_plus", rule, rule, scale=ZPlus(epsilon, bias=True))
+    return _layers("z_plus", rule, rule, scales=_POSITIVE_SCALES)
 
 
 def w_square(epsilon: float = 0.0) -> Composite:
@@ -142,7 +144,7 @@ def epsilon_gamma_box(low: Any, high: Any, gamma: float = 0.25, epsilon: float =
 
 def excitation_backprop() -> Composite:
     """z+ with bias on all affine layers, proportional on sums."""
-    return _layers("excitation_backprop", ZPlus(bias=True), ZPlus(bias=True))
+    return _layers("excitation_backprop", ZPlus(bias=True), ZPlus(bias=True), scales=_POSITIVE_SCALES)
 
 
 def sequential_preset_a(epsilon: float = 0.1) -> Composite:
@@ -189,7 +191,7 @@ def vgg16_tutorial(low: Any, high: Any) -> Composite:
     rows += [(glob, relative) for glob in upper]
     rows += [(f"block{stage}_pool", Proportional(0.25, relative="rms")) for stage in (4, 5)]
     activations: Row = (Kind.ELEMENTWISE, Pass())
-    return Composite("vgg16_tutorial", (activations, *rows, (Kind.AFFINE, Epsilon(1e-9)), *_COMMON))
+    return Composite("vgg16_tutorial", (activations, *rows, *_SCALES, (Kind.AFFINE, Epsilon(1e-9)), *_COMMON))
 
 
 def deep_taylor(low: Any = None, high: Any = None, max_pooling: str = "winner") -> Composite:
@@ -201,7 +203,7 @@ def deep_taylor(low: Any = None, high: Any = None, max_pooling: str = "winner") 
     rows: list[Row] = [(first, _first_rule(low, high))]
     if max_pooling == "proportional":
         rows.append((Kind.MAX, Proportional()))
-    return _layers("deep_taylor", ZPlus(), ZPlus(), *rows, scale=ZPlus(bias=True))
+    return _layers("deep_taylor", ZPlus(), ZPlus(), *rows, scales=_POSITIVE_SCALES)
 
 
 def _first_rule(low: Any, high: Any) -> Rule:
@@ -209,7 +211,7 @@ def _first_rule(low: Any, high: Any) -> Rule:
         return WSquare()
     if low is not None and high is not None:
         return ZBox(low, high)
-    if high is None and not bool(getattr(low, "any", lambda: low)()):
+    if high is None and not np.any(low):
         return ZPlus()
     raise ArgumentError(
         "The input domain of deep Taylor is not one of the three it is defined for.",

@@ -52,6 +52,11 @@ class Facts:
         """Edges that hold the input itself, see :func:`reached_from_inputs`."""
         return reached_from_inputs(self.graph)
 
+    @cached_property
+    def affine_layers(self) -> frozenset[int]:
+        """Identities of layers that have an affine node: an activation of theirs was split off."""
+        return frozenset(id(node.layer) for node in self.graph.nodes if node.kind is Kind.AFFINE)
+
     def is_first(self, node: Node) -> bool:
         """Whether an affine node is the first that the input meets."""
         return node.kind is Kind.AFFINE and all(
@@ -62,15 +67,16 @@ class Facts:
     def nonnegative(self) -> frozenset[Edge]:
         """Edges whose values can be proved to be >= 0."""
         known: set[Edge] = set(self.graph.inputs) if self.nonnegative_inputs else set()
+        known.update(edge for edge in self.graph.inputs if _unsigned(edge))
         for node in self.graph.nodes:
-            if self._stays_nonnegative(node, known):
-                known.update(node.outputs)
+            known.update(node.outputs if self._stays_nonnegative(node, known) else filter(_unsigned, node.outputs))
         return frozenset(known)
 
     def _stays_nonnegative(self, node: Node, known: set[Edge]) -> bool:
         if node.op in _NONNEGATIVE:
             return True
-        inputs = all(edge in known for edge in node.inputs if edge in self.graph.active)
+        # Constants count, too: those that are edges by their own sign, those that are not (held) as unknown.
+        inputs = all(edge in known for edge in node.inputs) and not node.holds_constants
         if node.kind in (Kind.MAX, Kind.PRODUCT):
             return inputs
         if node.kind is Kind.ROUTE:
@@ -116,6 +122,10 @@ class Facts:
     def fixes_zero(node: Node) -> bool:
         """Whether a zero input of the node means a zero output at the same place."""
         return node.kind in (Kind.ROUTE, Kind.MAX, Kind.PRODUCT) or node.op in _FIXES_ZERO
+
+
+def _unsigned(edge: Edge) -> bool:
+    return edge.dtype.startswith(("uint", "bool"))
 
 
 def _zip(first: tuple[int | None, ...], second: tuple[int | None, ...]) -> list[tuple[int | None, int | None]]:

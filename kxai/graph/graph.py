@@ -71,6 +71,7 @@ class Node:
         average: for MAX nodes, the averaging counterpart with the same windows.
         layer: the user's Keras layer that was called, for matching and messages.
         merged: paths of nodes that were merged into this one.
+        holds_constants: whether a constant tensor is among the operands (it is no edge, so nothing is known of it).
         reason: for OPAQUE nodes, why the call could not be opened.
     """
 
@@ -85,6 +86,7 @@ class Node:
     average: Callable[..., Any] | None = None
     layer: Any = field(default=None, repr=False)
     merged: tuple[str, ...] = ()
+    holds_constants: bool = False
     reason: str = ""
 
     def run(self, *tensors: Any) -> tuple[Any, ...]:
@@ -138,13 +140,9 @@ class Graph:
             if node.op in _CONSTANT_OPS or not active.intersection(node.inputs):
                 continue
             for edge in node.outputs:
-                if edge.is_float or (node.kind is Kind.ROUTE and edge.dtype != "bool"):
+                if edge.is_float or (node.kind in _INTEGER_KINDS and edge.dtype != "bool"):
                     active.add(edge)
         return frozenset(active)
-
-    def active_inputs(self, node: Node) -> tuple[bool, ...]:
-        """Per input of a node, whether it carries relevance."""
-        return tuple(edge in self.active for edge in node.inputs)
 
     def find(self, path: str) -> Node | None:
         """The node of that path (or the node that it was merged into)."""
@@ -159,6 +157,9 @@ class Graph:
             yield node.path
             yield from node.merged
 
+
+# Kinds that map integers to integers place by place, so that relevance of token ids finds its way back.
+_INTEGER_KINDS = (Kind.ROUTE, Kind.SCALE, Kind.ELEMENTWISE, Kind.MAX)
 
 # Their derivative is zero by definition: what they return is a constant to every explanation.
 _CONSTANT_OPS = frozenset({"stop_gradient", "sign", "round", "floor", "ceil", "zeros_like", "ones_like", "shape"})

@@ -257,6 +257,12 @@ class Flat(TermRule):
         return [(_ones(step), ops.ones_like(step.kernel))]
 
 
+def _fits(shape: tuple[int, ...], sample: tuple[int, ...]) -> bool:
+    """Whether an array of ``shape`` can be broadcast to one sample."""
+    sizes = zip(shape[::-1], sample[::-1], strict=False)
+    return len(shape) <= len(sample) and all(size in (1, wanted) for size, wanted in sizes)
+
+
 def _ones(step: Step) -> Any:
     """Ones of the input's shape, so that zero padding does not count as an input; one sample serves all."""
     present = None if step.present is None else step.present()
@@ -292,7 +298,8 @@ class ZBox(TermRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not bool(np.all(np.asarray(self.low) <= np.asarray(self.high))):
+        fit = _fits(np.shape(self.low), np.shape(self.high)) or _fits(np.shape(self.high), np.shape(self.low))
+        if not fit or not bool(np.all(np.asarray(self.low) <= np.asarray(self.high))):
             raise ArgumentError(
                 "The box is empty.", expected="low <= high everywhere", received=f"low={self.low}, high={self.high}"
             )
@@ -306,6 +313,13 @@ class ZBox(TermRule):
         return hash((ZBox, self.epsilon))  # arrays have none
 
     def check_inputs(self, values: np.ndarray) -> None:
+        for name, bound in (("low", self.low), ("high", self.high)):
+            if not _fits(np.shape(bound), values.shape[1:]):
+                raise ArgumentError(
+                    f"The bound {name} does not fit the input.",
+                    expected=f"a number, one per channel, or an array of shape {values.shape[1:]}",
+                    received=f"shape {np.shape(bound)}",
+                )
         # One rounding step of the input's precision is not "outside".
         slack = 1e-6 * max(1.0, float(np.max(np.abs(self.low))), float(np.max(np.abs(self.high))))
         lowest, highest = float(values.min()), float(values.max())

@@ -25,7 +25,7 @@ from keras import ops
 
 from kxai import backend
 from kxai.graph.graph import Kind
-from kxai.rules.elementwise import Pass
+from kxai.rules.elementwise import to_active
 from kxai.rules.rule import Rule, Stabilizer, Step, quotient
 
 
@@ -123,9 +123,9 @@ class _OneContribution:
         sent = combine(self._step.linear, share.positive, share.negative) * ratio
         self._sent = sent if self._sent is None else self._sent + sent
 
-    def relevance(self) -> Sequence[Any]:
+    def relevance(self) -> list[Any]:
         """For the operands that carry it."""
-        return Pass().propagate(self._step, self._sent)
+        return to_active(self._step, self._sent)
 
 
 @final

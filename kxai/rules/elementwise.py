@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 
 from keras import ops
 
-from kxai.errors import RuleError
+from kxai.errors import ArgumentError, RuleError
 from kxai.graph.facts import RECTIFIERS, Facts
 from kxai.graph.graph import Kind, Node
 from kxai.rules.rule import Rule, Step
@@ -46,10 +46,18 @@ class Pass(Rule):
     kinds: ClassVar = frozenset({Kind.ELEMENTWISE, Kind.SCALE, Kind.NORM})
     moves: ClassVar[bool] = True
 
+    def check(self, node: Node, facts: Facts) -> None:
+        super().check(node, facts)
+        if sum(edge in facts.graph.active for edge in node.inputs) > 1:
+            raise RuleError(
+                f"Node {node.path!r} computes one value from several tensors; relevance cannot pass to all of them.",
+                expected="one operand that depends on the input",
+                received=f"{node.op} of {len(node.inputs)} such tensors",
+                fix=f'give it another rule: composite.but(("{node.path}", kxai.rules.Gradient())).',
+            )
+
     def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
-        inputs = zip(step.inputs, step.node.inputs, strict=True)
-        # Constants among the operands (a mask, say) receive nothing; a broadcast operand receives the sum.
-        return [sum_to_shape(relevance, x) if edge.is_float else None for x, edge in inputs]
+        return to_active(step, relevance)
 
 
 @final
@@ -72,6 +80,9 @@ class GuidedReLU(Rule):
 
     other: str = "error"
     kinds: ClassVar = frozenset({Kind.ELEMENTWISE})
+
+    def __post_init__(self) -> None:
+        _check_other(self.other)
 
     def check(self, node: Node, facts: Facts) -> None:
         super().check(node, facts)
@@ -104,6 +115,9 @@ class DeconvReLU(Rule):
     other: str = "error"
     kinds: ClassVar = frozenset({Kind.ELEMENTWISE})
 
+    def __post_init__(self) -> None:
+        _check_other(self.other)
+
     def check(self, node: Node, facts: Facts) -> None:
         super().check(node, facts)
         _check_rectifier(self, node, self.other)
@@ -112,9 +126,14 @@ class DeconvReLU(Rule):
         return [ops.relu(relevance)] if step.node.op in RECTIFIERS else step.pullback(relevance)
 
 
-def _check_rectifier(rule: Rule, node: Node, other: str) -> None:
+def _check_other(other: str) -> None:
     if other not in ("error", "gradient"):
-        raise RuleError(f"Unknown value of other in {rule!r}.", expected='"error" or "gradient"', received=repr(other))
+        raise ArgumentError(
+            "Unknown choice for other activations.", expected='"error" or "gradient"', received=repr(other)
+        )
+
+
+def _check_rectifier(rule: Rule, node: Node, other: str) -> None:
     if node.op not in RECTIFIERS and other == "error":
         raise RuleError(
             f"{type(rule).__name__} is defined for ReLUs only; node {node.path!r} is none.",
@@ -122,6 +141,12 @@ def _check_rectifier(rule: Rule, node: Node, other: str) -> None:
             received=node.op,
             fix='pass other_activations="gradient" to use the plain derivative there.',
         )
+
+
+def to_active(step: Step, relevance: Any) -> list[Any]:
+    """All relevance to the operand that carries it; constants (a mask, say) receive nothing."""
+    operands = zip(step.inputs, step.active, strict=True)
+    return [sum_to_shape(relevance, x) if active else None for x, active in operands]
 
 
 def sum_to_shape(tensor: Any, like: Any) -> Any:

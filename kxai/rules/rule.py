@@ -28,6 +28,7 @@ class Step:
         kernel: of an AFFINE node, else None.
         bias: of an AFFINE node, broadcastable to the output; None if there is none.
         linear_output: of an AFFINE node, the output without bias.
+        active: per input, whether it carries relevance (masks and other constants do not).
         nonnegative: per input, whether it is known to be >= 0.
         rectified: whether the relevance of the output is known to be 0 wherever the output is <= 0.
         gate: of a gated PRODUCT node, the position of the gate.
@@ -43,6 +44,7 @@ class Step:
     kernel: Any = None
     bias: Any = None
     linear_output: Any = None
+    active: tuple[bool, ...] = ()
     nonnegative: tuple[bool, ...] = ()
     rectified: bool = False
     gate: int | None = None
@@ -66,7 +68,8 @@ class Step:
         if self.linear_output is not None:
             return self.linear_output
         if self.node.kind in (Kind.SCALE, Kind.NORM):
-            return self.outputs[0] - self.node.run(*[ops.zeros_like(x) for x in self.inputs])[0]
+            operands = zip(self.inputs, self.active, strict=True)
+            return self.outputs[0] - self.node.run(*[ops.zeros_like(x) if active else x for x, active in operands])[0]
         return self.outputs[0]
 
 
@@ -127,8 +130,10 @@ class Stabilizer:
     clip: bool = False
 
     def __post_init__(self) -> None:
-        if not self.epsilon >= 0:
-            raise ArgumentError("epsilon must not be negative.", expected="epsilon >= 0", received=f"{self.epsilon}")
+        if not isinstance(self.epsilon, (int, float)) or not 0 <= self.epsilon < float("inf"):
+            raise ArgumentError(
+                "epsilon must not be negative or infinite.", expected="epsilon >= 0", received=f"{self.epsilon!r}"
+            )
 
     def __call__(self, z: Any, sign: int = 0) -> Any:
         """Stabilize ``z``; ``sign`` is +1 or -1 where the sign of z is known, 0 where it is not."""

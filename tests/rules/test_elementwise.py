@@ -12,7 +12,7 @@ from keras import layers, ops
 
 import kxai
 from kxai import Kind, rules
-from kxai.errors import RuleError
+from kxai.errors import ArgumentError, RuleError
 from tests import naive
 
 EPSILON = 0.1  # of all affine layers here: large enough to show
@@ -148,7 +148,7 @@ def test_other_activations_raise_or_use_their_derivative(method):
     found = kxai.explain(model, np.ones((1, 2)), method, other_activations="gradient").relevance
     W, b, v, _ = model.get_weights()
     assert naive.distance(found, (v[:, 0] * (1 - np.tanh(np.ones((1, 2)) @ W + b) ** 2)) @ W.T) <= 1e-12
-    with pytest.raises(RuleError, match='"error" or "gradient"'):
+    with pytest.raises(ArgumentError, match='"error" or "gradient"'):
         kxai.explain(model, np.ones((1, 2)), method, other_activations="maybe")
 
 
