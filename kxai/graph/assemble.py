@@ -16,6 +16,20 @@ from kxai.graph.affine import Affine, Scale
 from kxai.graph.classify import refine
 from kxai.graph.graph import Edge, Graph, Kind, Node
 
+
+@final
+class Unjoinable(Exception):
+    """A call whose two recordings do not agree; the message says why.
+
+    Attributes:
+        within: path of the innermost custom layer that makes the call, None if there is none.
+    """
+
+    def __init__(self, call: Any, reason: str) -> None:
+        super().__init__(reason)
+        self.path, self.within = call.path, call.within
+
+
 _BOOKKEEPING = ("name", "_inbound_nodes", "_outbound_nodes", "_remat_mode", "_lock", "_auto_config")
 
 
@@ -44,7 +58,8 @@ def assemble(specs: Any, names: tuple[str, ...], recordings: Sequence[Any], size
         recordings: of the same model, at the batch sizes ``sizes``.
 
     Raises:
-        ModelError: the model computes differently for the two batch sizes.
+        ModelError: the model's structure is not the same for the two batch sizes.
+        Unjoinable: a call depends on the batch size in a way that cannot be followed.
     """
     first, second = recordings
     if [call.path for call in first.calls] != [call.path for call in second.calls]:
@@ -93,9 +108,9 @@ def _node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) ->
     slots = {id(tensor): _Slot(i) for i, tensor in enumerate(unique)}
 
     def join(a: Any, b: Any) -> Any:
-        return slots[id(a)] if isinstance(a, keras.KerasTensor) else _join(a, b, sizes, one.path)
+        return slots[id(a)] if isinstance(a, keras.KerasTensor) else _join(a, b, sizes, one)
 
-    template = tree.map_structure(join, (one.args, one.kwargs), (two.args, two.kwargs))
+    template = _mapped(join, (one.args, one.kwargs), (two.args, two.kwargs), one)
     function = _replayed(one, two, sizes)
     outputs = tuple(edges[id(tensor)] for tensor in one.outputs)
     affine, call = one.affine, _filled(function, template, inputs)
@@ -103,52 +118,81 @@ def _node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) ->
         call = _in_float32(call)
     if affine is None and one.operation is not None and len(inputs) == 1:
         affine = _operation_affine(one, template, function)
+    kind, reason = _kind(one, template, len(unique), affine)
     return Node(
         path=one.path,
         op=one.op,
-        # x * x is a function of one element, not a product of two tensors.
-        kind=Kind.ELEMENTWISE if one.kind is Kind.PRODUCT and len(unique) < len(tensors) else one.kind,
+        kind=kind,
         call=call if one.affine is None else affine,
         inputs=inputs,
         outputs=outputs,
         affine=affine,
-        scale=one.scale or _operation_scale(one, template),
+        # A constant that broadcasts the tensor has no factor and shift per channel of it.
+        scale=one.scale or (_operation_scale(one, template) if inputs[0].shape == outputs[0].shape else None),
         average=one.average,
         layer=one.layer,
-        reason=one.reason,
+        holds_constants=any(map(_is_array, tree.flatten(template))),
+        reason=reason,
     )
 
 
-def _join(a: Any, b: Any, sizes: tuple[int, int], path: str) -> Any:
+def _kind(one: Any, template: Any, unique: int, affine: Affine | None) -> tuple[Kind, str]:
+    """Kind of a call, given how its operands coincide, with the reason if it is OPAQUE."""
+    repeats = unique < len(one.tensors())
+    if one.kind is Kind.PRODUCT and unique == 1:
+        # x * x and 1 / x are functions of one element, not products of two tensors; x / 2 and 2 * x are scalings.
+        inverted = "divide" in one.op and not isinstance(template[0][0], _Slot)
+        return (Kind.ELEMENTWISE if repeats or inverted else Kind.PRODUCT), one.reason
+    if one.kind is Kind.PRODUCT and repeats:
+        return Kind.OPAQUE, "one of several factors is repeated"
+    if one.kind is Kind.BILINEAR and affine is not None:
+        return Kind.AFFINE, one.reason
+    return one.kind, one.reason
+
+
+def _mapped(function: Callable[[Any, Any], Any], first: Any, second: Any, call: Any) -> Any:
+    """``tree.map_structure`` over both recordings of a call."""
+    try:
+        tree.assert_same_structure(first, second)
+    except ValueError:
+        raise Unjoinable(call, "the number of its arguments depends on the batch size") from None
+    return tree.map_structure(function, first, second)
+
+
+def _join(a: Any, b: Any, sizes: tuple[int, int], call: Any) -> Any:
     """A constant of both recordings: itself where they agree, a multiple of the batch size where they do not."""
     if a is b:
         return a
-    if isinstance(a, (int, float, str, type(None), np.integer)) and a == b:
+    if isinstance(a, slice) and isinstance(b, slice):
+        return slice(*(_join(x, y, sizes, call) for x, y in zip(_fields(a), _fields(b), strict=True)))
+    if _is_array(a):
+        if np.array_equal(np.asarray(a), np.asarray(b)):
+            return a
+        raise Unjoinable(call, "it uses a constant that depends on the batch size; make it with batch size 1")
+    if type(a) is type(b) and a == b:
         return a
     if isinstance(a, int) and isinstance(b, int) and a % sizes[0] == 0 and a * sizes[1] == b * sizes[0]:
         return _PerBatch(a // sizes[0])
-    if ops.is_tensor(a) or isinstance(a, np.ndarray):
-        if a.shape == b.shape and bool(np.array_equal(np.asarray(a), np.asarray(b))):
-            return a
-        raise ModelError(
-            f"Node {path!r} uses a constant that depends on the batch size.",
-            fix="make the constant with batch size 1 and let it broadcast.",
-        )
-    return a
+    raise Unjoinable(call, f"it uses a value that depends on the batch size ({a!r}, {b!r})")
+
+
+def _is_array(leaf: Any) -> bool:
+    return ops.is_tensor(leaf) or isinstance(leaf, (np.ndarray, keras.Variable))
+
+
+def _fields(value: slice) -> tuple[Any, Any, Any]:
+    return value.start, value.stop, value.step
 
 
 def _replayed(one: Any, two: Any, sizes: tuple[int, int]) -> Callable[[int], Callable[..., Any]]:
     """batch size -> function; operations keep shapes as attributes, which may hold the batch size."""
-    if one.operation is None:
+    if one.operation is None or one.operation is two.operation:
         return lambda batch: one.function
-    changed = {}
-    for key, value in vars(one.operation).items():
-        if key in _BOOKKEEPING:
-            continue
-        other = vars(two.operation)[key]
-        if not isinstance(value, (int, tuple, list)) or value == other:
-            continue
-        changed[key] = tree.map_structure(lambda a, b: _join(a, b, sizes, one.path), value, other)
+    first, second = (
+        {key: value for key, value in vars(call.operation).items() if key not in _BOOKKEEPING} for call in (one, two)
+    )
+    joined = _mapped(lambda a, b: _join(a, b, sizes, one), first, second, one)
+    changed = {key: value for key, value in joined.items() if any(map(_follows_batch, tree.flatten(value)))}
     if not changed:
         return lambda batch: one.function
 
@@ -178,7 +222,8 @@ def _filled(
             return tensors[leaf.index] if isinstance(leaf, _Slot) else _resolve(leaf, batch)
 
         args, kwargs = tree.map_structure(fill, template)
-        return function(batch)(*args, **kwargs)
+        result = function(batch)(*args, **kwargs)
+        return result if ops.is_tensor(result) else tuple(tree.flatten(result))
 
     return call
 
@@ -192,7 +237,13 @@ def _in_float32(call: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *tensors: tree.map_structure(widen, call(*tensors))
 
 
+def _follows_batch(leaf: Any) -> bool:
+    return isinstance(leaf, _PerBatch) or (isinstance(leaf, slice) and any(map(_follows_batch, _fields(leaf))))
+
+
 def _resolve(leaf: Any, batch: Any) -> Any:
+    if isinstance(leaf, slice) and _follows_batch(leaf):
+        return slice(*(_resolve(field, batch) for field in _fields(leaf)))
     return leaf.factor * batch if isinstance(leaf, _PerBatch) else leaf
 
 
@@ -248,8 +299,9 @@ def _operation_scale(one: Any, template: Any) -> Scale | None:
 
 def _settle_kinds(graph: Graph) -> Graph:
     """Kinds that depend on which operands carry relevance."""
-    nodes = tuple(
-        replace(node, kind=refine(node.op, node.kind, tuple(e in graph.active for e in node.inputs)))
-        for node in graph.nodes
-    )
-    return replace(graph, nodes=nodes)
+    nodes = []
+    for node in graph.nodes:
+        kind = refine(node.op, node.kind, tuple(edge in graph.active for edge in node.inputs))
+        reason = "it is a function of two tensors" if kind is Kind.OPAQUE is not node.kind else node.reason
+        nodes.append(replace(node, kind=kind, reason=reason))
+    return replace(graph, nodes=tuple(nodes))

@@ -128,9 +128,11 @@ def op_name(operation: Any) -> str:
 def refine(op: str, kind: Kind, active: tuple[bool, ...]) -> Kind:
     """The kind of a call once it is known which of its operands carry relevance.
 
-    A sum or product with a constant maps each input to one output; a matrix product with a constant is affine.
+    A sum or product with a constant maps each input to one output; a function of two elements (a power) has no rule.
     """
-    if sum(active) > 1 or len(active) == 0:
+    if sum(active) > 1:
+        return Kind.OPAQUE if kind is Kind.ELEMENTWISE else kind
+    if len(active) == 0:
         return kind
     if kind in (Kind.SUM, Kind.PRODUCT) and op in ("add", "subtract", "multiply", "negative"):
         return Kind.SCALE
@@ -138,4 +140,4 @@ def refine(op: str, kind: Kind, active: tuple[bool, ...]) -> Kind:
         return Kind.SCALE if active[0] else Kind.ELEMENTWISE
     if op in ("maximum", "minimum", "fmax", "fmin"):
         return Kind.ELEMENTWISE
-    return Kind.AFFINE if kind is Kind.BILINEAR else kind
+    return kind

@@ -11,17 +11,20 @@ from typing import Any
 import keras
 from keras import ops
 
+from kxai.errors import ModelError
 from kxai.graph.affine import Affine, Scale
 from kxai.graph.classify import layers_named
 from kxai.graph.graph import Kind
 
 
-def _spec(shape: Any, like: Any) -> keras.KerasTensor:
-    return keras.KerasTensor(shape, like.dtype)
+def _spec(shape: Any, x: Any, layer: Any) -> keras.KerasTensor:
+    """What a layer returns for ``x``: integers are computed with in the layer's own precision."""
+    floating = "float" in keras.backend.standardize_dtype(x.dtype)
+    return keras.KerasTensor(shape, x.dtype if floating else layer.compute_dtype)
 
 
 def _affine(record: Any, layer: Any, op: str, x: Any, affine: Affine, shape: Any, suffix: str = "") -> Any:
-    return record.emit(op, Kind.AFFINE, affine, [x], _spec(shape, x), layer=layer, affine=affine, suffix=suffix)
+    return record.emit(op, Kind.AFFINE, affine, [x], _spec(shape, x, layer), layer=layer, affine=affine, suffix=suffix)
 
 
 def _dense(record: Any, layer: Any, x: Any, training: Any = None) -> Any:
@@ -161,11 +164,13 @@ def _batch_normalization(record: Any, layer: Any, x: Any, training: Any = None, 
 
     rank = len(x.shape)
     axis = layer.axis if layer.axis < 0 else layer.axis - rank
-    outputs = _spec(x.shape, x)
     if training and layer.trainable:
-        reason = "it normalises with the statistics of the batch (training=True)"
-        return record.emit("batch_norm", Kind.OPAQUE, layer.call, [x], outputs, layer=layer, reason=reason)
-    scale = Scale(factor, shift, axis)
+        raise ModelError(
+            f"Layer {layer.name!r} normalises with the statistics of the batch, which mixes the samples.",
+            received="a call with training=True",
+            fix="call the layer with training=False, or pass on the training argument of the model.",
+        )
+    scale, outputs = Scale(factor, shift, axis), _spec(x.shape, x, layer)
     return record.emit("batch_norm", Kind.SCALE, layer.call, [x], outputs, layer=layer, scale=scale)
 
 
@@ -175,7 +180,7 @@ def _activation(record: Any, layer: Any, x: Any) -> Any:
 
 def _relu(record: Any, layer: Any, x: Any) -> Any:
     op = relu_name(layer.negative_slope, layer.threshold)
-    return record.emit(op, Kind.ELEMENTWISE, layer.call, [x], _spec(x.shape, x), layer=layer)
+    return record.emit(op, Kind.ELEMENTWISE, layer.call, [x], layer.compute_output_spec(x), layer=layer)
 
 
 def relu_name(negative_slope: Any, threshold: Any) -> str:
@@ -211,9 +216,9 @@ def _group_normalization(record: Any, layer: Any, x: Any) -> Any:
 
 def _centred(record: Any, layer: Any, op: str, x: Any, mean: Callable[[Any], Any]) -> Any:
     """Centring (a sum with constant weights), then the norm, which does not move centred values again."""
-    spec = _spec(x.shape, x)
+    spec = _spec(x.shape, x, layer)
     centred = record.emit("center", Kind.SUM, lambda v: v - mean(v), [x], spec, layer=layer, suffix="center")
-    return record.emit(op, Kind.NORM, layer.call, [centred], _spec(x.shape, x), layer=layer)
+    return record.emit(op, Kind.NORM, layer.call, [centred], _spec(x.shape, x, layer), layer=layer)
 
 
 def _time_distributed(record: Any, layer: Any, x: Any, training: Any = None, mask: Any = None) -> Any:
@@ -242,7 +247,7 @@ def average_of(layer: Any) -> Callable[[Any], Any] | None:
 
 def _relu_op(record: Any, operation: Any, x: Any) -> Any:
     op = relu_name(operation.negative_slope, operation.threshold)
-    return record.emit(op, Kind.ELEMENTWISE, operation.call, [x], _spec(x.shape, x), operation=operation)
+    return record.emit(op, Kind.ELEMENTWISE, operation.call, [x], operation.compute_output_spec(x), operation=operation)
 
 
 EXPANSIONS: dict[type, Callable[..., Any]] = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -11,7 +12,7 @@ import keras
 from keras import ops, tree
 
 from kxai import backend
-from kxai.errors import ModelError
+from kxai.errors import KxaiError, ModelError
 from kxai.graph.affine import Affine, Scale
 from kxai.graph.classify import ACTIVATIONS, IDENTITIES, LAYERS, OPS, op_name, own_class
 from kxai.graph.expand import EXPANSIONS, OP_EXPANSIONS, average_of
@@ -21,7 +22,10 @@ from kxai.graph.graph import Kind
 @final
 @dataclass
 class Call:
-    """One recorded call; ``function(*args, **kwargs)`` repeats it on real tensors."""
+    """One recorded call; ``function(*args, **kwargs)`` repeats it on real tensors.
+
+    ``within`` is the path of the innermost custom layer that was opened for it, None if there is none.
+    """
 
     path: str
     op: str
@@ -36,6 +40,7 @@ class Call:
     scale: Scale | None = None
     average: Callable[..., Any] | None = None
     reason: str = ""
+    within: str | None = None
 
     def tensors(self) -> list[Any]:
         """Symbolic tensors among the arguments, in order, repeated as they are."""
@@ -49,12 +54,19 @@ class _Unopenable(Exception):
 
 @final
 class Recorder:
-    """Collects calls; expansions (``expand.py``) write into it with :meth:`emit` and :meth:`activate`."""
+    """Collects calls; expansions (``expand.py``) write into it with :meth:`emit` and :meth:`activate`.
 
-    def __init__(self, model: Any) -> None:
+    Args:
+        model: the model that is called.
+        closed: path -> reason, of custom layers that must not be opened.
+    """
+
+    def __init__(self, model: Any, closed: Mapping[str, str]) -> None:
         self.calls: list[Call] = []
         self.paused = False
         self._model = model
+        self._closed = closed
+        self._opened: list[str] = []
         self._scopes: list[str] = []
         self._counts: dict[str, int] = {}
         self._named: set[int] = set()  # operations of functional models: their names are the user's
@@ -73,10 +85,7 @@ class Recorder:
             suffix: appended to the current path.
             fields: further fields of :class:`Call`.
         """
-        path = "/".join([*self._scopes, suffix] if suffix else self._scopes) or op
-        flat = tree.flatten(outputs)
-        self.calls.append(Call(self._unique(path), op, kind, function, tuple(args), flat, **fields))
-        return outputs
+        return self._append(Call("", op, kind, function, tuple(args), [], **fields), outputs, suffix)
 
     def activate(self, function: Any, x: Any, *, layer: Any = None, suffix: bool = True) -> Any:
         """Record an activation function applied to ``x``; None and "linear" record nothing."""
@@ -100,6 +109,7 @@ class Recorder:
                 expected="a model with floating-point weights",
                 fix="explain the model as it was before quantisation.",
             )
+        args, kwargs = _first_is_positional(layer, args, kwargs)
         root = layer is self._model and not self.calls and not self._scopes
         with contextlib.nullcontext() if root else self._scope(layer.name):
             base = own_class(layer, EXPANSIONS)
@@ -120,7 +130,7 @@ class Recorder:
                 average=average_of(layer) if kind is Kind.MAX else None,
             )  # fmt: skip
             if base is not None:
-                return self._close(closed, layer.compute_output_spec(*args, **kwargs))
+                return self._append(closed, layer.compute_output_spec(*args, **kwargs))
             if isinstance(layer, keras.Function):
                 self._named.update(id(operation) for operation in layer.operations)
             return self._open(
@@ -136,11 +146,17 @@ class Recorder:
             kind = OPS.get(class_name, Kind.OPAQUE)
             reason = "" if class_name in OPS else f"the operation {op!r} is not in kxai's table"
             closed = Call("", op, kind, operation.call, args, [], kwargs, operation=operation, reason=reason)
-            return self._close(closed, operation.compute_output_spec(*args, **kwargs))
+            return self._append(closed, operation.compute_output_spec(*args, **kwargs))
 
-    def _close(self, call: Call, outputs: Any) -> Any:
-        call.path = self._unique("/".join(self._scopes) or call.op)
+    @property
+    def path(self) -> str:
+        """Path of the layer that is being called; "" for the model itself."""
+        return "/".join(self._scopes)
+
+    def _append(self, call: Call, outputs: Any, suffix: str = "") -> Any:
+        call.path = self._unique("/".join([*self._scopes, suffix] if suffix else self._scopes) or call.op)
         call.outputs = tree.flatten(outputs)
+        call.within = self._opened[-1] if self._opened else None
         self.calls.append(call)
         return outputs
 
@@ -152,7 +168,7 @@ class Recorder:
             if not all(isinstance(y, keras.KerasTensor) for y in tree.flatten(outputs)):
                 raise _Unopenable("it returns a tensor that does not depend on its input")
             return outputs
-        except ModelError:
+        except KxaiError:
             raise
         except Exception as error:
             # Whatever foreign code raises on a symbolic tensor means the same: the call stays closed. The plan
@@ -166,14 +182,21 @@ class Recorder:
                 outputs = spec()
             finally:
                 self.paused = False
-            return self._close(closed, outputs)
+            return self._append(closed, outputs)
 
     def _run_watching_weights(self, run: Callable[[], Any], layer: Any, start: int) -> Any:
         """Run a custom layer; refuse it if it bakes a function of its weights into the graph as a constant."""
-        if layer is None or isinstance(layer, keras.Model) or not layer.variables:
+        if _only_calls_layers(layer):
             return run()
+        if self.path in self._closed:
+            raise _Unopenable(self._closed[self.path])
         result: list[Any] = []
-        baked = backend.depends_on(layer.variables, lambda: result.append(run()), lambda: self._constants(start))
+        self._opened.append(self.path)
+        try:
+            weights = [] if layer is None else layer.variables
+            baked = backend.depends_on(weights, lambda: result.append(run()), lambda: self._constants(start))
+        finally:
+            self._opened.pop()
         if baked:
             raise _Unopenable("it computes with its weights before they meet the input, so they would not stay live")
         return result[0]
@@ -198,3 +221,19 @@ class Recorder:
             yield
         finally:
             self._scopes.pop()
+
+
+def _only_calls_layers(layer: Any) -> bool:
+    """Whether a layer is a declared graph or list of layers: it computes nothing with weights itself."""
+    declared = isinstance(layer, (keras.Function, keras.Sequential))
+    return declared and type(layer).call.__module__.startswith("keras.")
+
+
+def _first_is_positional(
+    layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call, with the first one by position however the caller passed it."""
+    first = next(iter(inspect.signature(layer.call).parameters), None)
+    if args or first not in kwargs:
+        return args, kwargs
+    return (kwargs[first],), {key: value for key, value in kwargs.items() if key != first}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import inspect
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from keras import tree
 from keras.src.backend.common import global_state
 
 from kxai.errors import ModelError
-from kxai.graph.assemble import assemble
+from kxai.graph.assemble import Unjoinable, assemble
 from kxai.graph.graph import Graph
 from kxai.graph.recorder import Recorder
 
@@ -83,6 +84,15 @@ def check_model(model: Any) -> None:
             f"Model {model.name!r} has not been built: it has no weights yet.",
             fix="call the model once on a batch of data, or model.build(input_shape), before explaining it.",
         )
+    _, *others = inspect.signature(model.call).parameters.values()
+    required = [p.name for p in others if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if required:
+        raise ModelError(
+            f"Model {model.name!r} takes its inputs as several arguments.",
+            expected="call(self, inputs), where inputs is a tensor, list, tuple or dictionary",
+            received=f"call that also requires {', '.join(required)}",
+            fix="take one structure and unpack it: def call(self, inputs): x, y = inputs.",
+        )
 
 
 def trace(model: Any, specs: Any) -> Graph:
@@ -99,9 +109,20 @@ def trace(model: Any, specs: Any) -> Graph:
         ModelError: not a Keras model, not built, quantised, or of different structure for different batch sizes.
     """
     check_model(model)
-    recordings = [_record(model, specs, batch) for batch in BATCH_SIZES]
-    names = _output_names(model, recordings[0].outputs)
-    return assemble(specs, names, recordings, BATCH_SIZES)
+    closed: dict[str, str] = {}
+    while True:
+        recordings = [_record(model, specs, batch, closed) for batch in BATCH_SIZES]
+        names = _output_names(model, recordings[0].outputs)
+        try:
+            return assemble(specs, names, recordings, BATCH_SIZES)
+        except Unjoinable as error:
+            # Called as a whole, a custom layer may do with the batch size what it likes.
+            if error.within is None or error.within in closed:
+                raise ModelError(
+                    f"Node {error.path!r} cannot be described for every batch size: {error}.",
+                    fix="do not compute with the batch size outside custom layers; let constants broadcast.",
+                ) from None
+            closed[error.within] = str(error)
 
 
 def call_counts(model: Any) -> dict[str, tuple[int, int]]:
@@ -122,8 +143,8 @@ class Recording:
     outputs: Any
 
 
-def _record(model: Any, specs: Any, batch: int) -> Recording:
-    with _LOCK, _recording(Recorder(model), _unbuilt(model)) as recorder:
+def _record(model: Any, specs: Any, batch: int, closed: dict[str, str]) -> Recording:
+    with _LOCK, _recording(Recorder(model, closed), _unbuilt(model)) as recorder:
         tensors = tree.map_structure(lambda s: keras.KerasTensor((batch, *s.shape[1:]), s.dtype), specs)
         outputs = model([tensors] if _takes_list_of_one(model) else tensors, training=False)
         return Recording(tree.flatten(tensors), recorder.calls, outputs)
@@ -146,7 +167,7 @@ def _recording(recorder: Recorder, unbuilt: dict[int, Any]) -> Iterator[Recorder
     that the user's next layer is called what it would have been called.
     """
     layer_call, operation_call = keras.Layer.symbolic_call, keras.Operation.symbolic_call
-    maybe_build, node = keras.Layer._maybe_build, layer_module.Node
+    maybe_build, node, assign = keras.Layer._maybe_build, layer_module.Node, keras.Variable.assign
 
     def active() -> Recorder | None:
         found: Recorder | None = getattr(_THREAD, "recorder", None)
@@ -170,12 +191,22 @@ def _recording(recorder: Recorder, unbuilt: dict[int, Any]) -> Iterator[Recorder
             )
         maybe_build(layer, *args)
 
+    def on_assign(variable: Any, value: Any) -> Any:
+        found: Recorder | None = getattr(_THREAD, "recorder", None)
+        if found is None:
+            return assign(variable, value)
+        raise ModelError(
+            f"Layer {found.path!r} changes its state when called (variable {variable.path!r}).",
+            expected="layers that leave their variables, and their random seeds, as they are at inference",
+            fix="assign, or draw random numbers, only if training is True, and call the layer with training=False.",
+        )
+
     def on_node(*args: Any, **kwargs: Any) -> Any:
         return None if getattr(_THREAD, "recorder", None) is not None else node(*args, **kwargs)
 
     uids = global_state.get_global_attribute("object_name_uids")
     keras.Layer.symbolic_call, keras.Operation.symbolic_call = on_layer, on_operation
-    keras.Layer._maybe_build, layer_module.Node = on_build, on_node
+    keras.Layer._maybe_build, layer_module.Node, keras.Variable.assign = on_build, on_node, on_assign
     _THREAD.recorder = recorder
     if uids is not None:
         global_state.set_global_attribute("object_name_uids", collections.defaultdict(int, uids))
@@ -185,7 +216,7 @@ def _recording(recorder: Recorder, unbuilt: dict[int, Any]) -> Iterator[Recorder
         global_state.set_global_attribute("object_name_uids", uids)
         del _THREAD.recorder
         keras.Layer.symbolic_call, keras.Operation.symbolic_call = layer_call, operation_call
-        keras.Layer._maybe_build, layer_module.Node = maybe_build, node
+        keras.Layer._maybe_build, layer_module.Node, keras.Variable.assign = maybe_build, node, assign
 
 
 def _declared_inputs(model: Any) -> Any:
@@ -206,6 +237,6 @@ def _takes_list_of_one(model: Any) -> bool:
 def _output_names(model: Any, outputs: Any) -> tuple[str, ...]:
     if isinstance(model, keras.Sequential):
         return (model.layers[-1].name,)
-    if isinstance(model, keras.Model) and isinstance(model, keras.Function):
+    if isinstance(model, keras.Model) and isinstance(model, keras.Function) and not isinstance(outputs, dict):
         return tuple(model.output_names)
     return tuple("/".join(map(str, path)) or "output" for path, _ in tree.flatten_with_path(outputs))

@@ -219,7 +219,7 @@ def _with_specs(model):
     return model, input_specs(model)
 
 
-def test_weights_that_batch_statistics_would_change_stay_closed():
+def test_batch_statistics_are_refused():
     class Always(layers.Layer):
         def __init__(self):
             super().__init__()
@@ -229,8 +229,175 @@ def test_weights_that_batch_statistics_would_change_stay_closed():
             return self.norm(x, training=True)
 
     model = keras.Sequential([layers.Input((6,)), Always(), layers.Dense(2)])
-    kinds = {node.op: node.kind for node in trace(model, input_specs(model)).nodes}
-    assert kinds["batch_norm"] is Kind.OPAQUE
+    with pytest.raises(ModelError, match="statistics of the batch") as caught:
+        trace(*_with_specs(model))
+    assert "training=False" in str(caught.value)
+
+
+class Tied(keras.Model):
+    """Computes with its own weight, and with a sublayer's, before they meet the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = layers.Dense(4)
+        self.table = layers.Embedding(5, 4)
+
+    def build(self, shape):
+        self.temperature = self.add_weight(shape=(5,), initializer="ones")
+        self.hidden.build(shape)
+        self.table.build()
+        self.built = True
+
+    def call(self, x):
+        logits = ops.matmul(self.hidden(x), ops.transpose(self.table.embeddings))
+        return {"logits": logits, "scaled": logits * ops.exp(self.temperature)}
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_models_that_compute_with_weights_stay_live(root):
+    x = np.ones((3, 6), "float32")
+    model = Tied()
+    model(x)
+    if not root:
+        inputs = layers.Input((6,))
+        model = keras.Model(inputs, model(inputs))
+    graph = trace(model, input_specs(model, x))
+    assert [node.kind for node in graph.nodes if node.op == "tied"] == [Kind.OPAQUE]
+    model.set_weights([w + 1.0 for w in model.get_weights()])
+    expected = model(x)
+    for got, name in zip(replay(graph, [x]), graph.output_names, strict=True):
+        np.testing.assert_allclose(got, expected[name], rtol=1e-5)
+
+
+class Divides(layers.Layer):
+    """Divides by the batch size: a float that differs from one batch to the next."""
+
+    def call(self, x):
+        return ops.multiply(x, ops.convert_to_tensor(1.0 / x.shape[0]))
+
+
+class TakesMiddle(layers.Layer):
+    """A slice whose stop is neither fixed nor a multiple of the batch size."""
+
+    def call(self, x):
+        return ops.sum(x[: 2 * x.shape[0] - 1], axis=0, keepdims=True) + x
+
+
+class Clips(layers.Layer):
+    """An attribute of an operation that differs from one batch to the next."""
+
+    def call(self, x):
+        return ops.leaky_relu(x, negative_slope=0.1 * x.shape[0])
+
+
+@pytest.mark.parametrize("layer", [Divides, TakesMiddle, Clips])
+def test_values_that_depend_on_the_batch_size(layer):
+    model = keras.Sequential([layers.Input(batch_shape=(4, 6)), layer(name="odd"), layers.Dense(2)])
+    graph = trace(*_with_specs(model))
+    assert graph.find("odd").kind is Kind.OPAQUE
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+    np.testing.assert_allclose(replay(graph, [x])[0], model(x), rtol=1e-5)
+
+
+class Counts(layers.Layer):
+    def build(self, shape):
+        self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.count.assign_add(1.0)
+        return 2.0 * x
+
+
+class Draws(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seed = keras.random.SeedGenerator(0)
+
+    def call(self, x):
+        return x + keras.random.normal((6,), seed=self.seed)
+
+
+@pytest.mark.parametrize("layer", [Counts, Draws])
+def test_layers_that_change_their_state_are_refused(layer):
+    model = keras.Sequential([layers.Input((6,)), layer(), layers.Dense(2)])
+    before = [variable.numpy().copy() for variable in model.variables]
+    with pytest.raises(ModelError, match="changes its state when called"):
+        trace(*_with_specs(model))
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_inputs_by_keyword():
+    x = layers.Input((6,))
+    model = keras.Model(x, layers.Dense(3)(inputs=layers.Dropout(0.5)(inputs=layers.Activation("relu")(inputs=x))))
+    nodes = [node for node in trace(*_with_specs(model)).nodes if node.op != "convert_to_tensor"]
+    assert [node.kind for node in nodes] == [Kind.ELEMENTWISE, Kind.AFFINE]
+
+
+@pytest.mark.parametrize("layer", [layers.Dense(2), layers.Conv1D(2, 1), layers.LayerNormalization()])
+def test_integers_meet_float_weights(layer):
+    x = layers.Input((5, 3), dtype="uint8")
+    graph = trace(*_with_specs(keras.Model(x, layer(x))))
+    assert graph.outputs[0].dtype == "float32"
+    assert graph.outputs[0] in graph.active
+
+
+def _kinds_of(function):
+    x = layers.Input((6,))
+    graph = trace(*_with_specs(keras.Model(x, function(layers.Dense(4)(x), layers.Dense(4)(x)))))
+    return {node.op: node.kind for node in graph.nodes}
+
+
+@pytest.mark.parametrize(
+    ("function", "op", "kind"),
+    [
+        (lambda x, y: x * x, "multiply", Kind.ELEMENTWISE),
+        (lambda x, y: x * y, "multiply", Kind.PRODUCT),
+        (lambda x, y: layers.Multiply()([x, x, y]), "multiply", Kind.OPAQUE),
+        (lambda x, y: x / 2.0, "true_divide", Kind.SCALE),
+        (lambda x, y: 2.0 / x, "true_divide", Kind.ELEMENTWISE),
+        (lambda x, y: ops.einsum("bi,bj->bij", x, x), "einsum", Kind.BILINEAR),
+        (lambda x, y: ops.einsum("bi,bj->bij", x, y), "einsum", Kind.BILINEAR),
+        (lambda x, y: ops.matmul(x, np.ones((4, 3), "float32")), "matmul", Kind.AFFINE),
+        (lambda x, y: ops.power(x, 2.0), "power", Kind.ELEMENTWISE),
+        (lambda x, y: ops.power(x, y), "power", Kind.OPAQUE),
+    ],
+)
+def test_kinds_depend_on_the_operands(function, op, kind):
+    assert _kinds_of(function)[op] is kind
+
+
+@pytest.mark.parametrize("width", [1, 5])
+def test_constants_that_broadcast_are_no_channel_scales(width):
+    x = layers.Input((6,))
+    graph = trace(*_with_specs(keras.Model(x, layers.Dense(width)(x) + np.arange(5.0, dtype="float32"))))
+    node = graph.nodes[-1]
+    assert node.kind is Kind.SCALE
+    assert (node.scale is not None) == (width == 5)
+
+
+def test_nodes_say_whether_they_hold_constants():
+    x = layers.Input((6,))
+    joined = ops.concatenate([ops.reshape(x, (-1, 6)), -np.ones((1, 6), "float32")], axis=0)
+    held = {node.op: node.holds_constants for node in trace(*_with_specs(keras.Model(x, joined))).nodes}
+    assert held["concatenate"]
+    assert not held["reshape"]
+
+
+def test_dictionary_outputs_are_named_by_their_keys():
+    assert trace(*_with_specs(dictionaries())).output_names == ("one", "two")
+
+
+def test_several_call_arguments_are_refused():
+    class Two(keras.Model):
+        def call(self, x, y):
+            return x + y
+
+    model = Two()
+    model(np.ones((1, 2)), np.ones((1, 2)))
+    with pytest.raises(ModelError, match="takes its inputs as several arguments") as caught:
+        input_specs(model, [np.ones((1, 2)), np.ones((1, 2))])
+    assert "x, y = inputs" in str(caught.value)
 
 
 def test_not_a_model():
