@@ -23,6 +23,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from kxai.backend.tensorflow import (
+    ACTIVATIONS,
     compile,
     dataset_batches,
     depends_on,
@@ -33,4 +34,14 @@ from kxai.backend.tensorflow import (
     vjp,
 )
 
-__all__ = ["compile", "dataset_batches", "depends_on", "eagerly", "is_dataset", "to_numpy", "trace_count", "vjp"]
+__all__ = [
+    "ACTIVATIONS",
+    "compile",
+    "dataset_batches",
+    "depends_on",
+    "eagerly",
+    "is_dataset",
+    "to_numpy",
+    "trace_count",
+    "vjp",
+]

@@ -10,6 +10,23 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+# TensorFlow's own functions that models use as activations -> their Keras names.
+ACTIVATIONS: dict[Any, str] = {
+    tf.nn.relu: "relu",
+    tf.nn.relu6: "relu6",
+    tf.nn.elu: "elu",
+    tf.nn.selu: "selu",
+    tf.nn.gelu: "gelu",
+    tf.nn.silu: "silu",
+    tf.nn.softplus: "softplus",
+    tf.nn.softsign: "softsign",
+    tf.nn.tanh: "tanh",
+    tf.nn.sigmoid: "sigmoid",
+    tf.nn.leaky_relu: "leaky_relu",
+    tf.nn.softmax: "softmax",
+    tf.nn.log_softmax: "log_softmax",
+}
+
 Pullback = Callable[[Sequence[Any]], list[Any]]
 
 _traces = 0  # how often any compiled function was traced

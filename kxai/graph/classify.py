@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from kxai import backend
 from kxai.graph.graph import Kind
 
 
@@ -71,11 +72,15 @@ LAYERS: dict[type, tuple[str, Kind]] = {
     for layer in layers_named(names)
 }
 
-# Keras' own activation functions: known to act on each element alone (softmax and its kin excepted).
+_NO_ACTIVATIONS = ("get", "serialize", "deserialize", "glu", "linear", "swish", "hard_swish")
+# Activation functions known to act on each element alone (softmax and its kin excepted).
 ACTIVATIONS: dict[Any, tuple[str, Kind]] = {
     function: (name, Kind.SOFTMAX if name in ("softmax", "log_softmax", "sparsemax") else Kind.ELEMENTWISE)
-    for name, function in vars(keras.activations).items()
-    if callable(function) and name not in ("get", "serialize", "deserialize", "glu", "linear", "swish", "hard_swish")
+    for function, name in (
+        *((function, name) for name, function in vars(keras.activations).items() if name not in _NO_ACTIVATIONS),
+        *backend.ACTIVATIONS.items(),
+    )
+    if callable(function)
 }
 
 _OPS = {

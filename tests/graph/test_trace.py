@@ -367,6 +367,22 @@ def test_kinds_depend_on_the_operands(function, op, kind):
     assert _kinds_of(function)[op] is kind
 
 
+@pytest.mark.parametrize(
+    ("function", "op", "kind"),
+    [
+        (tf.nn.relu, "relu", Kind.ELEMENTWISE),
+        (tf.nn.softmax, "softmax", Kind.SOFTMAX),
+        (tf.tanh, "tanh", Kind.ELEMENTWISE),
+    ],
+)
+def test_activations_of_tensorflow_are_known(function, op, kind):
+    model = keras.Sequential([layers.Input((6,)), layers.Dense(3, activation=function)])
+    graph = trace(*_with_specs(model))
+    assert (graph.nodes[-1].op, graph.nodes[-1].kind) == (op, kind)
+    x = np.ones((2, 6), "float32")
+    np.testing.assert_allclose(replay(graph, [x])[0], model(x), rtol=1e-6)
+
+
 @pytest.mark.parametrize("width", [1, 5])
 def test_constants_that_broadcast_are_no_channel_scales(width):
     x = layers.Input((6,))
