@@ -176,3 +176,15 @@ def test_plans_and_programs_do_not_pile_up():
     assert len(analyzer._plans) <= 16
     assert len(analyzer._programs) <= 16
     assert Kind.MAX in {node.kind for node in analyzer.plan().graph.nodes}
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_one_hot(axis):
+    ids = layers.Input((5,), dtype="int32")
+    model = keras.Model(ids, layers.Dense(2)(layers.Flatten()(ops.one_hot(ids, 7, axis=axis))))
+    x = np.random.default_rng(0).integers(0, 7, (3, 5))
+    if axis == -1:
+        assert kxai.explain(model, x, "lrp.epsilon").relevance.shape == (3, 5)
+    else:
+        with pytest.raises(RuleError, match="one_hot does not put its classes on the last axis"):
+            kxai.explain(model, x, "lrp.epsilon")

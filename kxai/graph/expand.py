@@ -250,6 +250,14 @@ def _relu_op(record: Any, operation: Any, x: Any) -> Any:
     return record.emit(op, Kind.ELEMENTWISE, operation.call, [x], operation.compute_output_spec(x), operation=operation)
 
 
+def _one_hot_op(record: Any, operation: Any, x: Any) -> Any:
+    last = operation.axis in (-1, len(x.shape))
+    reason = "" if last else "one_hot does not put its classes on the last axis"
+    kind = Kind.LOOKUP if last else Kind.OPAQUE
+    outputs = operation.compute_output_spec(x)
+    return record.emit("one_hot", kind, operation.call, [x], outputs, operation=operation, reason=reason)
+
+
 EXPANSIONS: dict[type, Callable[..., Any]] = {
     layer: expansion
     for names, expansion in (
@@ -270,4 +278,4 @@ EXPANSIONS: dict[type, Callable[..., Any]] = {
     for layer in layers_named(names)
 }
 
-OP_EXPANSIONS: dict[str, Callable[..., Any]] = {"ReLU": _relu_op}
+OP_EXPANSIONS: dict[str, Callable[..., Any]] = {"OneHot": _one_hot_op, "ReLU": _relu_op}
