@@ -1,4 +1,4 @@
-"""The tracer's self-test: a composite of plain gradients is the gradient, on every network of keras.applications.
+"""The tracer's self-test: a composite of plain gradients is the gradient, on a network of every family.
 
 The only difference allowed is rounding, in the precision that ``architectures.exact_dtype`` gives the reasons for.
 """
@@ -15,7 +15,7 @@ import tensorflow as tf
 import kxai
 from scripts import architectures
 
-# One of each family; the larger ones of a family are slow.
+# One of each family; scripts/coverage takes all of keras.applications.
 SMALL = (
     "ConvNeXtTiny DenseNet121 EfficientNetB0 EfficientNetV2B0 InceptionV3 MobileNet MobileNetV2 MobileNetV3Small "
     "NASNetMobile ResNet50 ResNet50V2 VGG16 Xception"
@@ -49,9 +49,7 @@ def tape_gradient(model, x):
     return gradient(tf.constant(x)).numpy()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in SMALL else pytest.mark.slow) for name in architectures.names()]
-)
+@pytest.mark.parametrize("name", SMALL)
 def test_gradient_of_an_application_is_the_tape_s(name):
     dtype = architectures.exact_dtype(name)
     model = architectures.build(name, dtype=dtype)
