@@ -90,8 +90,12 @@ class ContributionRule(Rule):
 
     def _sign(self, share: Share, step: Step) -> int:
         """The sign of the share's denominator wherever relevance arrives, 0 if it is not known."""
-        if step.rectified and self.bias and share.positive >= share.negative >= 0:
-            return 1  # relevance arrives where z+ + z- > 0; there n (z+ + z-) + (p - n) z+ is positive, too
+        p, n = share.positive, share.negative
+        # Where z+ + z- > 0, n (z+ + z-) + (p - n) z+ is positive, too; and the same with the signs exchanged.
+        if self.bias and p >= n >= 0 and (step.rectified or share.where is Where.POSITIVE):
+            return 1
+        if self.bias and n >= p >= 0 and share.where is Where.NEGATIVE:
+            return -1
         return share.sign
 
 
@@ -213,6 +217,7 @@ def combine(w: Any, p: float, n: float) -> Any:
         return ops.relu(w) if p == 1 else p * ops.relu(w)
     if p == 0:
         return ops.minimum(w, 0.0) if n == 1 else n * ops.minimum(w, 0.0)
+    # Not maximum(p w, n w): TensorFlow's graph optimiser takes that for a leaky ReLU, wrongly for p > 1.
     return n * w + (p - n) * ops.relu(w) if n != 1 else w + (p - 1) * ops.relu(w)
 
 
