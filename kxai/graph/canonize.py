@@ -83,7 +83,7 @@ def _joined(nodes: tuple[Node, ...], first: Node, second: Node) -> list[Node]:
         affine = first.affine.scaled_after(second.scale)  # type: ignore[arg-type]
         keep, gone = first, second
     else:
-        affine = second.affine.scaled_before(first.scale, first.outputs[0].shape)  # type: ignore
+        affine = second.affine.scaled_before(first.scale, first.outputs[0].shape)  # type: ignore[union-attr, arg-type]
         keep, gone = second, first
     merged = replace(
         keep,

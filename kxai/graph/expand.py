@@ -184,10 +184,10 @@ def _relu(record: Any, layer: Any, x: Any) -> Any:
 
 
 def relu_name(negative_slope: Any, threshold: Any) -> str:
-    """ "relu" if the function is 0 on all negative inputs and nowhere negative, else what it is."""
+    """The name "relu" if the function is 0 on all negative inputs and nowhere negative, else what it is."""
     if not negative_slope:
         return "relu" if threshold >= 0 else "thresholded_relu"
-    return "leaky_relu"
+    return "leaky_relu" if threshold == 0 else "thresholded_relu"
 
 
 def _up_sampling(record: Any, layer: Any, x: Any) -> Any:
