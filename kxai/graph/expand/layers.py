@@ -1,7 +1,4 @@
-"""Layers that become a few nodes: the affine map apart from its activation, a norm apart from its centring.
-
-Each expansion takes the recorder, the layer and the layer's call arguments, and returns the symbolic output.
-"""
+"""Layers of Keras that become a few nodes."""
 
 from __future__ import annotations
 
@@ -245,20 +242,7 @@ def average_of(layer: Any) -> Callable[[Any], Any] | None:
     return None
 
 
-def _relu_op(record: Any, operation: Any, x: Any) -> Any:
-    op = relu_name(operation.negative_slope, operation.threshold)
-    return record.emit(op, Kind.ELEMENTWISE, operation.call, [x], operation.compute_output_spec(x), operation=operation)
-
-
-def _one_hot_op(record: Any, operation: Any, x: Any) -> Any:
-    last = operation.axis in (-1, len(x.shape))
-    reason = "" if last else "one_hot does not put its classes on the last axis"
-    kind = Kind.LOOKUP if last else Kind.OPAQUE
-    outputs = operation.compute_output_spec(x)
-    return record.emit("one_hot", kind, operation.call, [x], outputs, operation=operation, reason=reason)
-
-
-EXPANSIONS: dict[type, Callable[..., Any]] = {
+LAYER_EXPANSIONS: dict[type, Callable[..., Any]] = {
     layer: expansion
     for names, expansion in (
         ("Dense", _dense),
@@ -277,5 +261,3 @@ EXPANSIONS: dict[type, Callable[..., Any]] = {
     )
     for layer in layers_named(names)
 }
-
-OP_EXPANSIONS: dict[str, Callable[..., Any]] = {"OneHot": _one_hot_op, "ReLU": _relu_op}

@@ -1,0 +1,18 @@
+"""Calls that become a few nodes: the affine map apart from its activation, a norm apart from its centring.
+
+Each expansion takes the recorder, the layer (or operation) and the arguments of the call, and returns the symbolic
+output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kxai.graph.expand.layers import LAYER_EXPANSIONS, average_of
+from kxai.graph.expand.operations import OPERATION_EXPANSIONS
+
+EXPANSIONS: dict[type, Callable[..., Any]] = {**LAYER_EXPANSIONS}
+OP_EXPANSIONS: dict[str, Callable[..., Any]] = {**OPERATION_EXPANSIONS}
+
+__all__ = ["EXPANSIONS", "OP_EXPANSIONS", "average_of"]

@@ -1,0 +1,25 @@
+"""Operations that become a node whose name or kind depends on their attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kxai.graph.expand.layers import relu_name
+from kxai.graph.graph import Kind
+
+
+def _relu_op(record: Any, operation: Any, x: Any) -> Any:
+    op = relu_name(operation.negative_slope, operation.threshold)
+    return record.emit(op, Kind.ELEMENTWISE, operation.call, [x], operation.compute_output_spec(x), operation=operation)
+
+
+def _one_hot_op(record: Any, operation: Any, x: Any) -> Any:
+    last = operation.axis in (-1, len(x.shape))
+    reason = "" if last else "one_hot does not put its classes on the last axis"
+    kind = Kind.LOOKUP if last else Kind.OPAQUE
+    outputs = operation.compute_output_spec(x)
+    return record.emit("one_hot", kind, operation.call, [x], outputs, operation=operation, reason=reason)
+
+
+OPERATION_EXPANSIONS: dict[str, Callable[..., Any]] = {"OneHot": _one_hot_op, "ReLU": _relu_op}
