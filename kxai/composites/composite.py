@@ -45,8 +45,18 @@ def convolution(node: Node, facts: Facts) -> bool:
 
 
 def gated(node: Node, facts: Facts) -> bool:
-    """Products in which one operand is recognisable as the gate."""
-    return facts.gate(node) is not None
+    """Elementwise products in which one operand is recognisable as the gate."""
+    return node.kind is Kind.PRODUCT and facts.gate(node) is not None
+
+
+def normalised(node: Node, facts: Facts) -> bool:
+    """Products with, or quotients by, a statistic: a norm that is written out."""
+    return facts.statistic(node) is not None
+
+
+def attending(node: Node, facts: Facts) -> bool:
+    """Matrix products of attention weights and values."""
+    return node.kind is Kind.BILINEAR and facts.gate(node) is not None
 
 
 def anything(node: Node, facts: Facts) -> bool:
@@ -144,8 +154,11 @@ def _check_row(row: Any) -> None:
 
 
 _REASONS = {
-    Kind.SOFTMAX: "a softmax inside the network has no rule in this composite",
-    Kind.BILINEAR: "a matrix product of two tensors that both depend on the input has no rule in this composite",
+    Kind.SOFTMAX: "a softmax inside the network has no rule in this composite; lrp.attn and lrp.cp have one",
+    Kind.BILINEAR: (
+        "a matrix product of two tensors that both depend on the input has no rule in this composite; lrp.attn and "
+        "lrp.cp have one"
+    ),
     Kind.RECURRENT: "recurrent layers have no rule in this composite",
     Kind.LOOKUP: "a table lookup has no rule in this composite",
 }

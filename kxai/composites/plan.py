@@ -172,9 +172,12 @@ def make_plan(
     for node in reversed(graph.nodes):
         if not needed.intersection(node.outputs) or not graph.active.intersection(node.outputs):
             continue
+        reached: tuple[bool, ...] = (True,) * len(node.inputs)
         if node.kind is not Kind.LOOKUP:
             rules[node] = composite.rule(node, facts)
-        needed.update(edge for edge in node.inputs if edge in graph.active)
+            reached = rules[node].reaches(node, facts)
+        pairs = zip(node.inputs, reached, strict=True)
+        needed.update(edge for edge, reach in pairs if reach and edge in graph.active)
     if not needed.intersection(graph.inputs):
         raise InputError(
             "No output of the model depends on its inputs in a way that could be explained.",

@@ -13,10 +13,12 @@ from kxai.composites.composite import (
     Composite,
     Row,
     anything,
+    attending,
     convolution,
     first,
     first_convolution,
     gated,
+    normalised,
     preprocessing,
     shifting,
 )
@@ -25,6 +27,7 @@ from kxai.graph.facts import Facts
 from kxai.graph.graph import Kind, Node
 from kxai.rules import (
     AlphaBeta,
+    Bilinear,
     DeconvReLU,
     Epsilon,
     Flat,
@@ -35,7 +38,10 @@ from kxai.rules import (
     Proportional,
     Rule,
     SignalTakesAll,
+    SoftmaxTaylor,
+    Stop,
     Uniform,
+    ValuesTakeAll,
     WinnerTakesAll,
     WSquare,
     ZBox,
@@ -220,6 +226,43 @@ def _first_rule(low: Any, high: Any) -> Rule:
     )
 
 
+def attn(epsilon: float = 1e-9, gamma: float = 0.0, conv_gamma: float = 0.0) -> Composite:
+    """AttnLRP: softmax by deep Taylor, products split evenly, norms and activations pass; gamma 0 is LRP-epsilon."""
+    rows: tuple[Row, ...] = (
+        (normalised, SignalTakesAll()),
+        (Kind.PRODUCT, Uniform()),
+        (Kind.SOFTMAX, SoftmaxTaylor()),
+        (Kind.BILINEAR, Bilinear(epsilon)),
+    )
+    return _transformer("attn", epsilon, gamma, conv_gamma, rows)
+
+
+def cp(epsilon: float = 1e-9, gamma: float = 0.0, conv_gamma: float = 0.0, gates: str = "signal") -> Composite:
+    """CP-LRP: attention weights, norms' statistics and gates are constants; gates="uniform" splits gated products."""
+    if gates not in ("signal", "uniform"):
+        raise ArgumentError("Unknown value of gates.", expected='"signal" or "uniform"', received=repr(gates))
+    rows: tuple[Row, ...] = (
+        (normalised, SignalTakesAll()),
+        *(((gated, SignalTakesAll()),) if gates == "signal" else ()),
+        (Kind.PRODUCT, Uniform()),
+        (Kind.SOFTMAX, Stop()),
+        (attending, ValuesTakeAll(epsilon)),
+        (Kind.BILINEAR, Bilinear(epsilon)),
+    )
+    return _transformer("cp", epsilon, gamma, conv_gamma, rows)
+
+
+def _transformer(name: str, epsilon: float, gamma: float, conv_gamma: float, rows: tuple[Row, ...]) -> Composite:
+    conv, dense = (Gamma(g, epsilon) if g else Epsilon(epsilon) for g in (conv_gamma, gamma))
+    scales: tuple[Row, ...] = (
+        (preprocessing, Pass()),
+        (Kind.SCALE, Epsilon(epsilon)),
+        (Kind.SUM, Proportional(epsilon)),
+        (Kind.NORM, Epsilon(epsilon)),
+    )
+    return _layers(name, conv, dense, *rows, scales=scales)
+
+
 def gradient() -> Composite:
     """The plain gradient: every node's vector-Jacobian product."""
     return Composite("gradient", ((anything, Gradient()),), merge=False)
@@ -246,7 +289,7 @@ PRESETS: dict[str, Callable[..., Composite]] = {
         epsilon, zero, gamma, alpha_beta, alpha1_beta0, z_plus, w_square, flat, epsilon_plus, epsilon_plus_flat,
         epsilon_alpha2_beta1, epsilon_alpha2_beta1_flat, epsilon_gamma_box, excitation_backprop, sequential_preset_a,
         sequential_preset_a_flat, sequential_preset_b, sequential_preset_b_flat, sequential_preset_b_flat_until_idx,
-        vgg16_tutorial,
+        vgg16_tutorial, attn, cp,
     )
 }  # fmt: skip
 # iNNvestigate's names for the same; "IB" ignores biases.

@@ -15,7 +15,11 @@ _NONNEGATIVE = frozenset(
 )
 # ReLUs: 0 on all negative inputs, nowhere negative.
 RECTIFIERS = frozenset({"relu", "relu6"})
+DIVISIONS = frozenset({"divide", "true_divide", "divide_no_nan"})
+_SOFTMAX = frozenset({"softmax"})
 _GATES = frozenset({"sigmoid", "hard_sigmoid", "sparse_sigmoid", "softmax"})
+_GATING_ACTIVATIONS = frozenset({"relu", "relu6", "silu", "gelu", "tanh", "elu", "selu", "hard_silu", "mish"})
+_INVERSES = frozenset({"rsqrt", "reciprocal"})
 # f(0) = 0: a zero pre-activation is a zero activation.
 _FIXES_ZERO = frozenset(
     "relu relu6 leaky_relu prelu elu selu celu silu gelu tanh softsign hard_tanh hard_silu mish tanh_shrink "
@@ -87,28 +91,44 @@ class Facts:
         return False
 
     def gate(self, node: Node) -> int | None:
-        """Position of the gate among the two inputs of a product, or None.
+        """Position of the gate among the two operands of a product, or None.
 
-        A gate comes from a sigmoid, or is broadcast over axes in which the signal varies.
+        Of a matrix product, the attention weights: the operand that comes from a softmax. Of an elementwise product,
+        in this order: the statistic that a norm divides by; the operand that comes from a sigmoid or softmax; the one
+        that is broadcast over axes in which the other varies; the one that comes from another activation function.
         """
+        if node.kind not in (Kind.PRODUCT, Kind.BILINEAR) or len(node.inputs) != 2:
+            return None
+        if node.kind is Kind.BILINEAR:
+            return _only([self._comes_from(edge, _SOFTMAX) for edge in node.inputs])
+        found = self.statistic(node)
+        if found is None:
+            found = _only([self._comes_from(edge, _GATES) for edge in node.inputs])
+        if found is None:
+            found = _broadcast(*(edge.shape for edge in node.inputs))
+        if found is None:
+            found = _only([self._comes_from(edge, _GATING_ACTIVATIONS) for edge in node.inputs])
+        return found
+
+    def statistic(self, node: Node) -> int | None:
+        """Position of the operand that a norm divides by (a divisor, an inverse root), or None."""
         if node.kind is not Kind.PRODUCT or len(node.inputs) != 2:
             return None
-        if node.op in ("divide", "true_divide", "divide_no_nan"):
+        if node.op in DIVISIONS:
             return 1
-        sigmoids = [self._from_gate(edge) for edge in node.inputs]
-        if sum(sigmoids) == 1:
-            return sigmoids.index(True)
-        first, second = (edge.shape for edge in node.inputs)
-        if len(first) != len(second):
-            return int(len(second) < len(first))
-        broadcast = [any(a == 1 != b for a, b in pairs) for pairs in (_zip(first, second), _zip(second, first))]
-        return broadcast.index(True) if sum(broadcast) == 1 else None
+        return _only([self._comes_from(edge, _INVERSES) for edge in node.inputs])
 
-    def _from_gate(self, edge: Edge) -> bool:
+    def _comes_from(self, edge: Edge, ops: frozenset[str]) -> bool:
+        """Whether the edge is the result of one of ``ops``, up to routing and scaling by constants."""
         node = self.graph.producer.get(edge)
-        while node is not None and node.kind in (Kind.ROUTE, Kind.SCALE) and len(node.inputs) == 1:
-            node = self.graph.producer.get(node.inputs[0])
-        return node is not None and node.op in _GATES
+        while node is not None and node.op not in ops and node.kind in (Kind.ROUTE, Kind.SCALE):
+            sources = [source for source in node.inputs if source in self.graph.active]
+            if len(sources) != 1:
+                return False
+            node = self.graph.producer.get(sources[0])
+        # An inverse may be written 1 / x.
+        inverted = node is not None and node.kind is Kind.ELEMENTWISE and node.op in DIVISIONS and ops is _INVERSES
+        return inverted or (node is not None and node.op in ops)
 
     def rectifier_after(self, node: Node) -> Node | None:
         """The ReLU that is the only reader of this node's output, or None."""
@@ -122,6 +142,18 @@ class Facts:
     def fixes_zero(node: Node) -> bool:
         """Whether a zero input of the node means a zero output at the same place."""
         return node.kind in (Kind.ROUTE, Kind.MAX, Kind.PRODUCT) or node.op in _FIXES_ZERO
+
+
+def _only(found: list[bool]) -> int | None:
+    """Position of the only True."""
+    return found.index(True) if sum(found) == 1 else None
+
+
+def _broadcast(first: tuple[int | None, ...], second: tuple[int | None, ...]) -> int | None:
+    """Which of two shapes is broadcast to the other; the batch axis does not count."""
+    if len(first) != len(second):
+        return int(len(second) < len(first))
+    return _only([any(a == 1 != b for a, b in _zip(one, two)) for one, two in ((first, second), (second, first))])
 
 
 def _unsigned(edge: Edge) -> bool:

@@ -2,12 +2,14 @@
 
 from kxai.rules.affine import AlphaBeta, Epsilon, Flat, Gamma, GammaOriginal, WSquare, ZBox, ZPlus
 from kxai.rules.affine_base import ContributionRule, Share, TermRule, Where
+from kxai.rules.attention import Bilinear, SoftmaxTaylor, Stop, ValuesTakeAll
 from kxai.rules.combine import Proportional, SignalTakesAll, Uniform, WinnerTakesAll
 from kxai.rules.elementwise import DeconvReLU, Gradient, GuidedReLU, Pass
 from kxai.rules.rule import Rule, Stabilizer, Step, quotient
 
 __all__ = [
     "AlphaBeta",
+    "Bilinear",
     "ContributionRule",
     "DeconvReLU",
     "Epsilon",
@@ -21,10 +23,13 @@ __all__ = [
     "Rule",
     "Share",
     "SignalTakesAll",
+    "SoftmaxTaylor",
     "Stabilizer",
     "Step",
+    "Stop",
     "TermRule",
     "Uniform",
+    "ValuesTakeAll",
     "WSquare",
     "Where",
     "WinnerTakesAll",

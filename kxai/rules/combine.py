@@ -118,6 +118,9 @@ class SignalTakesAll(Rule):
                 fix="use kxai.rules.Uniform() there.",
             )
 
+    def reaches(self, node: Node, facts: Facts) -> tuple[bool, ...]:
+        return tuple(i != facts.gate(node) for i in range(len(node.inputs)))
+
     def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
         return [None if i == step.gate else sum_to_shape(relevance, x) for i, x in enumerate(step.inputs)]
 
