@@ -65,7 +65,9 @@ def _step(plan: Plan, node: Node, tensors: tuple[Any, ...], run: Forward) -> Ste
     tensors = tuple(_as_float(x) if carries else x for x, carries in zip(tensors, active, strict=True))
     kernel = bias = linear = None
     if node.affine is not None and node.kind is Kind.AFFINE:
-        kernel, linear_map = node.affine.kernel(), node.affine.linear
+        # What makes the kernel is no input to a rule.
+        tensors, others = tensors[:1], tensors[1:]
+        kernel, linear_map = node.affine.kernel(*others), node.affine.linear
         bias = None if node.affine.bias is None else node.affine.bias()
         (linear,), pull = backend.vjp(lambda x: linear_map(x, kernel), *tensors)
         outputs: tuple[Any, ...] = (linear if bias is None else ops.add(linear, bias),)
@@ -81,7 +83,7 @@ def _step(plan: Plan, node: Node, tensors: tuple[Any, ...], run: Forward) -> Ste
         kernel=kernel,
         bias=bias,
         linear_output=linear,
-        active=active,
+        active=active[: len(tensors)],
         nonnegative=tuple(edge in facts.nonnegative for edge in node.inputs),
         rectified=node in plan.rectified,
         gate=facts.gate(node),
@@ -181,11 +183,12 @@ def backward(
             # What is in its final form already only moves.
             rule = plan.rules[node] if book is relevance or node.kind is Kind.ROUTE else Pass()
             sent = rule.propagate(run.steps[node], came[0] if len(came) == 1 else came)
-            for edge, r in zip(node.inputs, sent, strict=True):
+            receivers = node.inputs[: len(run.steps[node].inputs)]
+            for edge, r in zip(receivers, sent, strict=True):
                 if r is not None and edge in active:
                     _add(book, edge, r)
             if audit:
-                gone = [r for r, edge in zip(sent, node.inputs, strict=True) if edge in active]
+                gone = [r for r, edge in zip(sent, receivers, strict=True) if edge in active]
                 lost = _total(came, batch) - _total(gone, batch)
                 absorbed[node.path] = absorbed[node.path] + lost if node.path in absorbed else lost
     return Backward([_report(edge, run, relevance, finished, finish) for edge in graph.inputs], kept, absorbed)

@@ -136,17 +136,34 @@ def dataset_batches(dataset: Any, batch_size: int, rank: int | None) -> Iterator
     return dataset.as_numpy_iterator()
 
 
-def depends_on(variables: Sequence[Any], function: Callable[[], Any], leaves: Callable[[], Sequence[Any]]) -> bool:
-    """Whether any tensor of ``leaves()``, computed while ``function`` ran, was computed from ``variables``."""
+def depending(
+    variables: Sequence[Any], function: Callable[[], Any], leaves: Callable[[Any], Sequence[Any]]
+) -> tuple[Any, list[bool]]:
+    """Run ``function`` and tell which tensors were computed from ``variables``.
+
+    Args:
+        variables: Keras variables.
+        function: () -> result.
+        leaves: result -> tensors that were computed meanwhile.
+
+    Returns:
+        (result, per leaf whether it depends on the variables).
+    """
     values = [v.value for v in variables if tf.as_dtype(v.dtype).is_floating]
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(values)
-        function()
-        tensors = [t for t in leaves() if tf.is_tensor(t) and t.dtype.is_floating]
-        total = tf.add_n([tf.reduce_sum(tf.cast(t, tf.float32)) for t in tensors]) if tensors else None
-    if total is None:
-        return False
-    return any(gradient is not None for gradient in tape.gradient(total, values))
+        result = function()
+        tensors = list(leaves(result))
+        sums = [tf.reduce_sum(tf.cast(t, tf.float32)) if t.dtype.is_floating else None for t in tensors]
+        floating = [total for total in sums if total is not None]
+        everything = tf.add_n(floating) if floating else None
+
+    def depends(total: Any) -> bool:
+        return total is not None and any(g is not None for g in tape.gradient(total, values))
+
+    if not values or not depends(everything):
+        return result, [False] * len(tensors)
+    return result, [depends(total) for total in sums]
 
 
 def _dense(gradient: Any) -> Any:

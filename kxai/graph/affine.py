@@ -12,11 +12,11 @@ from keras import ops
 @final
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """``y = linear(x, kernel()) + bias()``; weights stay live because both are functions.
+    """``y = linear(x, kernel(...)) + bias()``; weights stay live because both are functions.
 
     Attributes:
         linear: (x, kernel) -> z, linear in each argument.
-        kernel: () -> kernel tensor.
+        kernel: function of the node's inputs after the first (most have none) -> kernel tensor.
         bias: () -> tensor that broadcasts against z, or None.
         kernel_out: shape to which a vector over output channels is reshaped to scale the kernel; None if there is none.
         kernel_in: the same for input channels; None if an input channel is not one axis of the kernel.
@@ -25,7 +25,7 @@ class Affine:
     """
 
     linear: Callable[[Any, Any], Any]
-    kernel: Callable[[], Any]
+    kernel: Callable[..., Any]
     bias: Callable[[], Any] | None = None
     kernel_out: tuple[int, ...] | None = None
     kernel_in: tuple[int, ...] | None = None
@@ -37,15 +37,15 @@ class Affine:
         """Shape to which a vector over channels is reshaped to be added to z (or x)."""
         return (-1,) + (1,) * (-1 - self.axis)
 
-    def __call__(self, x: Any) -> Any:
-        z = self.linear(x, self.kernel())
+    def __call__(self, x: Any, *others: Any) -> Any:
+        z = self.linear(x, self.kernel(*others))
         return z if self.bias is None else ops.add(z, self.bias())
 
     def scaled_after(self, scale: Scale) -> Affine:
         """The same map followed by ``scale``: W' = W s, b' = b s + t (exact)."""
 
-        def kernel() -> Any:
-            return _times(self.kernel(), scale.factor, self.kernel_out)
+        def kernel(*others: Any) -> Any:
+            return _times(self.kernel(*others), scale.factor, self.kernel_out)
 
         def bias() -> Any:
             bias = None if self.bias is None else _times(self.bias(), scale.factor, self.channels)
@@ -63,8 +63,8 @@ class Affine:
             shape: static shape of the input; sizes that are not known count as 1 (only for maps over channels alone).
         """
 
-        def kernel() -> Any:
-            return _times(self.kernel(), scale.factor, self.kernel_in)
+        def kernel(*others: Any) -> Any:
+            return _times(self.kernel(*others), scale.factor, self.kernel_in)
 
         def bias() -> Any:
             unit = ops.ones([1, *(size or 1 for size in shape[1:])], dtype=self.kernel().dtype)

@@ -49,6 +49,14 @@ class _PerBatch:
     factor: int
 
 
+@final
+@dataclass(frozen=True)
+class _PerSample:
+    """Stands for a constant whose block is repeated, along the first axis, once per sample."""
+
+    block: Any
+
+
 def assemble(specs: Any, names: tuple[str, ...], recordings: Sequence[Any], sizes: tuple[int, int]) -> Graph:
     """Join two recordings into a graph.
 
@@ -75,7 +83,8 @@ def assemble(specs: Any, names: tuple[str, ...], recordings: Sequence[Any], size
     for one, two in zip(first.calls, second.calls, strict=True):
         for a, b in zip(one.outputs, two.outputs, strict=True):
             edges.setdefault(id(a), _edge(a, b, sizes))
-        nodes.append(_node(one, two, edges, sizes))
+        make = _constant_node if one.kind is Kind.CONSTANT else _node
+        nodes.append(make(one, two, edges, sizes))
     inputs = tuple(edges[id(tensor)] for tensor in first.inputs)
     flat_outputs = tree.flatten(first.outputs)
     outputs = tuple(edges[id(tensor)] for tensor in flat_outputs)
@@ -136,6 +145,24 @@ def _node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) ->
     )
 
 
+def _constant_node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) -> Node:
+    """What a layer computes from weights and shapes; an output that follows the batch repeats the same for everyone."""
+    joined = [_join(a, b, sizes, one) for a, b in zip(one.values, two.values, strict=True)]
+    inputs = tuple(edges[id(tensor)] for tensor in one.tensors())
+    batch_size = _batch_size(inputs)
+
+    def call(*tensors: Any) -> Any:
+        batch, result = batch_size(tensors), []
+        for value, how in zip(one.function(*tensors), joined, strict=True):
+            block = value[: len(how.block)] if isinstance(how, _PerSample) else value
+            result.append(_tiled(block, batch) if isinstance(how, _PerSample) else block)
+        return tuple(result)
+
+    outputs = tuple(edges[id(tensor)] for tensor in one.outputs)
+    widened = _in_float32(call) if any("float16" in edge.dtype for edge in outputs) else call
+    return Node(one.path, one.op, one.kind, widened, inputs, outputs)
+
+
 def _kind(one: Any, template: Any, unique: int, affine: Affine | None) -> tuple[Kind, str]:
     """Kind of a call, given how its operands coincide, with the reason if it is OPAQUE."""
     repeats = unique < len(one.tensors())
@@ -168,12 +195,29 @@ def _join(a: Any, b: Any, sizes: tuple[int, int], call: Any) -> Any:
     if _is_array(a):
         if np.array_equal(np.asarray(a), np.asarray(b)):
             return a
-        raise Unjoinable(call, "it uses a constant that depends on the batch size; make it with batch size 1")
+        block = _repeated_block(a, b, sizes)
+        if block is None:
+            raise Unjoinable(call, "it uses a constant that depends on the batch size; make it with batch size 1")
+        return _PerSample(block)
     if type(a) is type(b) and a == b:
         return a
     if isinstance(a, int) and isinstance(b, int) and a % sizes[0] == 0 and a * sizes[1] == b * sizes[0]:
         return _PerBatch(a // sizes[0])
     raise Unjoinable(call, f"it uses a value that depends on the batch size ({a!r}, {b!r})")
+
+
+def _repeated_block(a: Any, b: Any, sizes: tuple[int, int]) -> Any:
+    """The block of which ``a`` holds ``sizes[0]`` copies and ``b`` ``sizes[1]``, along the first axis; else None."""
+    one, two = np.asarray(a), np.asarray(b)
+    if one.ndim == 0 or one.ndim != two.ndim or len(one) % sizes[0]:
+        return None
+    block = one[: len(one) // sizes[0]]
+    copies = [np.concatenate([block] * size) for size in sizes]
+    return block if np.array_equal(one, copies[0]) and np.array_equal(two, copies[1]) else None
+
+
+def _tiled(block: Any, batch: Any) -> Any:
+    return ops.tile(block, (batch, *(1,) * (len(block.shape) - 1)))
 
 
 def _is_array(leaf: Any) -> bool:
@@ -209,14 +253,10 @@ def _filled(
     function: Callable[[Any], Callable[..., Any]], template: Any, inputs: tuple[Edge, ...]
 ) -> Callable[..., Any]:
     """The pure function of the node: tensors go into the slots, the batch size where it was recorded."""
-    carrier = next(((i, edge.batch) for i, edge in enumerate(inputs) if edge.batch is not None), None)
+    batch_size = _batch_size(inputs)
 
     def call(*tensors: Any) -> Any:
-        batch = None
-        if carrier is not None:
-            position, (axis, factor) = carrier
-            size = tensors[position].shape[axis]
-            batch = (ops.shape(tensors[position])[axis] if size is None else size) // factor
+        batch = batch_size(tensors)
 
         def fill(leaf: Any) -> Any:
             return tensors[leaf.index] if isinstance(leaf, _Slot) else _resolve(leaf, batch)
@@ -226,6 +266,20 @@ def _filled(
         return result if ops.is_tensor(result) else tuple(tree.flatten(result))
 
     return call
+
+
+def _batch_size(inputs: tuple[Edge, ...]) -> Callable[[Any], Any]:
+    """Tensors of a node -> batch size, read off the first tensor that follows it; None if there is none."""
+    carrier = next(((i, edge.batch) for i, edge in enumerate(inputs) if edge.batch is not None), None)
+    if carrier is None:
+        return lambda tensors: None
+    position, (axis, factor) = carrier
+
+    def batch_size(tensors: Any) -> Any:
+        size = tensors[position].shape[axis]
+        return (ops.shape(tensors[position])[axis] if size is None else size) // factor
+
+    return batch_size
 
 
 def _in_float32(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -238,12 +292,16 @@ def _in_float32(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _follows_batch(leaf: Any) -> bool:
-    return isinstance(leaf, _PerBatch) or (isinstance(leaf, slice) and any(map(_follows_batch, _fields(leaf))))
+    if isinstance(leaf, slice):
+        return any(map(_follows_batch, _fields(leaf)))
+    return isinstance(leaf, (_PerBatch, _PerSample))
 
 
 def _resolve(leaf: Any, batch: Any) -> Any:
     if isinstance(leaf, slice) and _follows_batch(leaf):
         return slice(*(_resolve(field, batch) for field in _fields(leaf)))
+    if isinstance(leaf, _PerSample):
+        return _tiled(leaf.block, batch)
     return leaf.factor * batch if isinstance(leaf, _PerBatch) else leaf
 
 
@@ -253,7 +311,7 @@ def _constant_argument(template: Any) -> tuple[int, Any] | None:
     if len(args) != 2 or any(value is not None for value in kwargs.values()):
         return None
     constants = [(i, value) for i, value in enumerate(args) if not isinstance(value, _Slot)]
-    return constants[0] if len(constants) == 1 else None
+    return constants[0] if len(constants) == 1 and not _follows_batch(constants[0][1]) else None
 
 
 def _operation_affine(one: Any, template: Any, function: Callable[[Any], Callable[..., Any]]) -> Affine | None:
@@ -301,7 +359,25 @@ def _settle_kinds(graph: Graph) -> Graph:
     """Kinds that depend on which operands carry relevance."""
     nodes = []
     for node in graph.nodes:
-        kind = refine(node.op, node.kind, tuple(edge in graph.active for edge in node.inputs))
+        active = tuple(edge in graph.active for edge in node.inputs)
+        kind = refine(node.op, node.kind, active)
         reason = "it is a function of two tensors" if kind is Kind.OPAQUE is not node.kind else node.reason
-        nodes.append(replace(node, kind=kind, reason=reason))
+        settled = replace(node, kind=kind, reason=reason)
+        nodes.append(_linear_in_one(settled, active.index(True)) if _has_kernel(settled, active) else settled)
     return replace(graph, nodes=tuple(nodes))
+
+
+def _has_kernel(node: Node, active: tuple[bool, ...]) -> bool:
+    """Whether a matrix product is linear in its only operand that carries relevance, the other being a tensor, too."""
+    return node.kind is Kind.BILINEAR and len(active) == 2 and sum(active) == 1 and not node.holds_constants
+
+
+def _linear_in_one(node: Node, position: int) -> Node:
+    """The node as an affine map of the operand at ``position`` whose kernel is the other operand."""
+
+    def linear(x: Any, kernel: Any) -> Any:
+        return node.call(kernel, x) if position else node.call(x, kernel)
+
+    affine = Affine(linear, kernel=lambda other: other, pads=True)
+    inputs = (node.inputs[position], node.inputs[1 - position])
+    return replace(node, kind=Kind.AFFINE, call=affine, affine=affine, inputs=inputs)

@@ -27,6 +27,7 @@ class Kind(enum.Enum):
     NORM = "norm"  # division by a statistic of the same tensor
     LOOKUP = "lookup"  # embedding of integers
     RECURRENT = "recurrent"
+    CONSTANT = "constant"  # computed from weights and shapes alone
     OPAQUE = "opaque"  # a call that could not be opened
 
     def __repr__(self) -> str:
@@ -65,7 +66,7 @@ class Node:
         op: canonical name of the operation, such as "conv", "relu", "add".
         kind: what rules need to know of it.
         call: pure function, one tensor per input edge -> tensor or tuple of tensors.
-        inputs, outputs: edges.
+        inputs, outputs: edges; an AFFINE node's map is linear in the first input, the others make its kernel.
         affine: for AFFINE nodes, the linear map, its kernel and bias.
         scale: for SCALE nodes whose factor and shift are per channel.
         average: for MAX nodes, the averaging counterpart with the same windows.
@@ -137,7 +138,7 @@ class Graph:
         """Edges that carry relevance: they depend differentiably on an input, or on looked-up token ids."""
         active = set(self.inputs)
         for node in self.nodes:
-            if node.op in _CONSTANT_OPS or not active.intersection(node.inputs):
+            if node.kind is Kind.CONSTANT or node.op in _CONSTANT_OPS or not active.intersection(node.inputs):
                 continue
             for edge in node.outputs:
                 if edge.is_float or (node.kind in _INTEGER_KINDS and edge.dtype != "bool"):

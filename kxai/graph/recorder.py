@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 import keras
-from keras import ops, tree
+from keras import tree
 
-from kxai import backend
 from kxai.errors import KxaiError, ModelError
 from kxai.graph.affine import Affine, Scale
 from kxai.graph.classify import ACTIVATIONS, IDENTITIES, LAYERS, OPS, op_name, own_class
+from kxai.graph.constants import Constants, Repeat, symbolic, watch
 from kxai.graph.expand import EXPANSIONS, OP_EXPANSIONS, average_of
 from kxai.graph.graph import Kind
 
@@ -24,7 +24,8 @@ from kxai.graph.graph import Kind
 class Call:
     """One recorded call; ``function(*args, **kwargs)`` repeats it on real tensors.
 
-    ``within`` is the path of the innermost custom layer that was opened for it, None if there is none.
+    ``within`` is the path of the innermost custom layer that was opened for it, None if there is none. ``values`` are
+    the outputs of a CONSTANT call, as they were when it was recorded.
     """
 
     path: str
@@ -41,6 +42,7 @@ class Call:
     average: Callable[..., Any] | None = None
     reason: str = ""
     within: str | None = None
+    values: tuple[Any, ...] = ()
 
     def tensors(self) -> list[Any]:
         """Symbolic tensors among the arguments, in order, repeated as they are."""
@@ -59,13 +61,21 @@ class Recorder:
     Args:
         model: the model that is called.
         closed: path -> reason, of custom layers that must not be opened.
+        recording: makes a recorder the one that symbolic calls go to, while the context lasts.
     """
 
-    def __init__(self, model: Any, closed: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        closed: Mapping[str, str],
+        recording: Callable[[Recorder], contextlib.AbstractContextManager[Any]],
+    ) -> None:
         self.calls: list[Call] = []
         self.paused = False
         self._model = model
-        self._closed = closed
+        self._closed = dict(closed)
+        self._recording = recording
+        self._repeats = False
         self._opened: list[str] = []
         self._scopes: list[str] = []
         self._counts: dict[str, int] = {}
@@ -164,10 +174,7 @@ class Recorder:
         """Record what happens inside ``run``; if that cannot be followed, record the one OPAQUE call ``closed``."""
         start, counts = len(self.calls), dict(self._counts)
         try:
-            outputs = self._run_watching_weights(run, closed.layer, start)
-            if not all(isinstance(y, keras.KerasTensor) for y in tree.flatten(outputs)):
-                raise _Unopenable("it returns a tensor that does not depend on its input")
-            return outputs
+            return self._run(run, closed, start)
         except KxaiError:
             raise
         except Exception as error:
@@ -177,6 +184,7 @@ class Recorder:
             self._counts = counts
             text = str(error).strip()
             closed.reason = text.splitlines()[0] if text else type(error).__name__
+            self._closed.setdefault(self.path, closed.reason)
             self.paused = True
             try:
                 outputs = spec()
@@ -184,29 +192,47 @@ class Recorder:
                 self.paused = False
             return self._append(closed, outputs)
 
-    def _run_watching_weights(self, run: Callable[[], Any], layer: Any, start: int) -> Any:
-        """Run a custom layer; refuse it if it bakes a function of its weights into the graph as a constant."""
-        if _only_calls_layers(layer):
+    def _run(self, run: Callable[[], Any], closed: Call, start: int) -> Any:
+        """Run a custom layer; what it computes from its weights alone is recorded as one CONSTANT call."""
+        if _only_calls_layers(closed.layer):
             return run()
         if self.path in self._closed:
             raise _Unopenable(self._closed[self.path])
-        result: list[Any] = []
+        variables = [] if closed.layer is None else closed.layer.variables
+        repeat = Repeat(run, self._resumed())
         self._opened.append(self.path)
         try:
-            weights = [] if layer is None else layer.variables
-            baked = backend.depends_on(weights, lambda: result.append(run()), lambda: self._constants(start))
+            if self._repeats:
+                return symbolic(run())
+            return self._with_constants(*watch(run, variables, lambda: self.calls[start:]), repeat, closed, start)
         finally:
             self._opened.pop()
-        if baked:
-            raise _Unopenable("it computes with its weights before they meet the input, so they would not stay live")
-        return result[0]
 
-    def _constants(self, start: int) -> list[Any]:
-        held = []
-        for call in self.calls[start:]:
-            attributes = [] if call.operation is None else list(vars(call.operation).values())
-            held += tree.flatten((call.args, call.kwargs, attributes))
-        return [x for x in held if not isinstance(x, (keras.KerasTensor, keras.Variable)) and ops.is_tensor(x)]
+    def _with_constants(self, outputs: Any, found: Constants, repeat: Repeat, closed: Call, start: int) -> Any:
+        if found.hidden:
+            raise _Unopenable("it computes with its weights before they meet the input, out of kxai's sight")
+        if found.places:
+            path = self._unique("/".join([*self._scopes, "weights"]))
+            carriers = tuple({id(x): x for x in closed.tensors()}.values())
+            function = repeat.reading(found.places)
+            call = Call(path, "weights", Kind.CONSTANT, function, carriers, list(found.stand_ins), values=found.values)
+            call.within = self.path
+            self.calls.insert(start, call)
+        return found.replace(outputs)
+
+    def _resumed(self) -> Callable[[], contextlib.AbstractContextManager[Recorder]]:
+        """A context in which symbolic calls are recorded again, from here on, apart from this recording."""
+        scopes, counts, opened = list(self._scopes), dict(self._counts), list(self._opened)
+
+        @contextlib.contextmanager
+        def again() -> Iterator[Recorder]:
+            other = Recorder(self._model, self._closed, self._recording)
+            other._scopes, other._counts, other._opened = list(scopes), dict(counts), list(opened)
+            other._named, other._repeats = self._named, True
+            with self._recording(other):
+                yield other
+
+        return again
 
     def _unique(self, path: str) -> str:
         self._counts[path] = self._counts.get(path, 0) + 1

@@ -11,7 +11,7 @@ import collections
 import contextlib
 import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -144,7 +144,11 @@ class Recording:
 
 
 def _record(model: Any, specs: Any, batch: int, closed: dict[str, str]) -> Recording:
-    with _LOCK, _recording(Recorder(model, closed), _unbuilt(model)) as recorder:
+    def recording(recorder: Recorder) -> contextlib.AbstractContextManager[Recorder]:
+        return _recording(recorder, _unbuilt(model))
+
+    recorder = Recorder(model, closed, recording)
+    with recording(recorder):
         tensors = tree.map_structure(lambda s: keras.KerasTensor((batch, *s.shape[1:]), s.dtype), specs)
         outputs = model([tensors] if _takes_list_of_one(model) else tensors, training=False)
         return Recording(tree.flatten(tensors), recorder.calls, outputs)
@@ -204,19 +208,47 @@ def _recording(recorder: Recorder, unbuilt: dict[int, Any]) -> Iterator[Recorder
     def on_node(*args: Any, **kwargs: Any) -> Any:
         return None if getattr(_THREAD, "recorder", None) is not None else node(*args, **kwargs)
 
-    uids = global_state.get_global_attribute("object_name_uids")
-    keras.Layer.symbolic_call, keras.Operation.symbolic_call = on_layer, on_operation
-    keras.Layer._maybe_build, layer_module.Node, keras.Variable.assign = on_build, on_node, on_assign
-    _THREAD.recorder = recorder
-    if uids is not None:
-        global_state.set_global_attribute("object_name_uids", collections.defaultdict(int, uids))
-    try:
-        yield recorder
-    finally:
-        global_state.set_global_attribute("object_name_uids", uids)
-        del _THREAD.recorder
-        keras.Layer.symbolic_call, keras.Operation.symbolic_call = layer_call, operation_call
-        keras.Layer._maybe_build, layer_module.Node, keras.Variable.assign = maybe_build, node, assign
+    patches = [
+        (keras.Layer, "symbolic_call", on_layer),
+        (keras.Operation, "symbolic_call", on_operation),
+        (keras.Layer, "_maybe_build", on_build),
+        (keras.Variable, "assign", on_assign),
+        (layer_module, "Node", on_node),
+        *((keras.Variable, f"__{name}__", _with_symbolic(name, active)) for name in _OPERATORS),
+    ]
+    with _LOCK:
+        uids = global_state.get_global_attribute("object_name_uids")
+        originals = [(owner, name, vars(owner).get(name)) for owner, name, _ in patches]
+        for owner, name, patch in patches:
+            setattr(owner, name, patch)
+        _THREAD.recorder = recorder
+        if uids is not None:
+            global_state.set_global_attribute("object_name_uids", collections.defaultdict(int, uids))
+        try:
+            yield recorder
+        finally:
+            global_state.set_global_attribute("object_name_uids", uids)
+            del _THREAD.recorder
+            for owner, name, original in originals:
+                if original is None:  # it was inherited
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, original)
+
+
+_OPERATORS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
+
+
+def _with_symbolic(name: str, active: Callable[[], Recorder | None]) -> Callable[[Any, Any], Any]:
+    """An operator of variables that leaves symbolic tensors to their own; Keras' would refuse them."""
+    original = getattr(keras.Variable, f"__{name}__")
+
+    def operator(variable: Any, other: Any) -> Any:
+        if isinstance(other, keras.KerasTensor) and active() is not None:
+            return getattr(other, f"__r{name}__")(variable)
+        return original(variable, other)
+
+    return operator
 
 
 def _declared_inputs(model: Any) -> Any:

@@ -87,7 +87,9 @@ def test_pooled_or_activated_inputs_are_not_the_input():
         (lambda x: layers.Multiply()([x, layers.Activation("sigmoid")(x)]), 1),
         (lambda x: layers.Multiply()([layers.Activation("hard_sigmoid")(x), x]), 0),
         (lambda x: layers.Multiply()([x, layers.Reshape((1, 1, 3))(layers.GlobalMaxPooling2D()(x))]), 1),
-        (lambda x: layers.ReLU()(x) * layers.Dense(3)(x), None),
+        (lambda x: layers.ReLU()(x) * layers.Dense(3)(x), 0),
+        (lambda x: layers.ReLU()(x) * layers.Activation("silu")(x), None),
+        (lambda x: layers.Dense(3)(x) * ops.rsqrt(layers.Activation("sigmoid")(x)), 1),
         (lambda x: x / layers.Dense(3)(x), 1),
     ],
 )

@@ -198,21 +198,12 @@ def test_shared_layer_is_two_nodes():
     assert [path for path in paths(keras.Model(x, dense(dense(x)))) if "convert" not in path] == ["shared", "shared#2"]
 
 
-@pytest.mark.parametrize(
-    ("layer", "reason"),
-    [
-        (
-            layers.Lambda(lambda x: tf.sin(x), name="raw"),
-            "KerasTensor cannot be used as input to a TensorFlow function",
-        ),
-        (Baked(name="raw"), "before they meet the input"),
-    ],
-)
-def test_opaque_nodes_say_why(layer, reason):
+def test_opaque_nodes_say_why():
+    layer = layers.Lambda(lambda x: tf.sin(x), name="raw")
     graph = trace(*_with_specs(keras.Sequential([layers.Input((6,)), layer, layers.Dense(2)])))
     node = graph.find("raw")
     assert node.kind is Kind.OPAQUE
-    assert reason in node.reason
+    assert "KerasTensor cannot be used as input to a TensorFlow function" in node.reason
 
 
 def _with_specs(model):
@@ -262,11 +253,78 @@ def test_models_that_compute_with_weights_stay_live(root):
         inputs = layers.Input((6,))
         model = keras.Model(inputs, model(inputs))
     graph = trace(model, input_specs(model, x))
-    assert [node.kind for node in graph.nodes if node.op == "tied"] == [Kind.OPAQUE]
+    assert not any(node.kind is Kind.OPAQUE for node in graph.nodes)
+    assert sum(node.kind is Kind.CONSTANT for node in graph.nodes) == 1
+    assert sum(node.kind is Kind.AFFINE for node in graph.nodes) == 2
     model.set_weights([w + 1.0 for w in model.get_weights()])
     expected = model(x)
     for got, name in zip(replay(graph, [x]), graph.output_names, strict=True):
         np.testing.assert_allclose(got, expected[name], rtol=1e-5)
+
+
+class ClassToken(layers.Layer):
+    """Tensors made of weights and of the batch size, as vision transformers put them before their patches."""
+
+    def build(self, shape):
+        self.token = self.add_weight(shape=(1, 1, shape[-1]), initializer="glorot_uniform")
+        self.scale = self.add_weight(shape=(), initializer="ones")
+
+    def call(self, x):
+        batch = ops.shape(x)[0]
+        token = ops.broadcast_to(self.token * 2.0, (batch, 1, x.shape[-1]))
+        rows = ops.tile(ops.arange(x.shape[1] + 1, dtype="float32"), (batch,))
+        x = ops.concatenate([token, self.scale * x], axis=1)
+        return x + ops.reshape(rows, (batch, -1, 1))
+
+
+class Position(layers.Layer):
+    """Returns a tensor that depends on its weights and on the input's shape alone."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(9, shape[-1]), initializer="glorot_uniform")
+
+    def call(self, x):
+        table = ops.slice(ops.convert_to_tensor(self.table), (0, 0), (x.shape[1], x.shape[2]))
+        return ops.broadcast_to(table, ops.shape(x))
+
+
+def test_constants_follow_the_batch_and_the_weights():
+    inputs = layers.Input((4, 3))
+    x = ClassToken(name="class_token")(inputs)
+    x = layers.Add()([x, Position(name="position")(x)])
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    graph = trace(*_with_specs(model))
+    assert not any(node.kind is Kind.OPAQUE for node in graph.nodes)
+    assert graph.find("position/weights").kind is Kind.CONSTANT
+    for seed, batch in enumerate((1, 2, 5)):
+        rng = np.random.default_rng(seed)
+        model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+        x = rng.normal(size=(batch, 4, 3)).astype("float32")
+        np.testing.assert_allclose(replay(graph, [x])[0], model(x), rtol=1e-5, atol=1e-6)
+
+
+class Undecided(layers.Layer):
+    """Does something else in every call."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1],))
+        self.calls = 0
+
+    def call(self, x):
+        self.calls += 1
+        for _ in range(max(3 - self.calls // 3, 0)):
+            x = x * ops.exp(self.kernel)
+        return x
+
+
+def test_layers_that_change_from_call_to_call_are_refused():
+    layer = Undecided(name="undecided")
+    model = keras.Sequential([layers.Input((6,)), layer])
+    layer.calls = 0
+    graph = trace(*_with_specs(model))
+    layer.calls = 100
+    with pytest.raises(ModelError, match="something else whenever it is called"):
+        replay(graph, [np.ones((1, 6), "float32")])
 
 
 class Divides(layers.Layer):
