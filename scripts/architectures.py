@@ -36,7 +36,7 @@ def build(name: str, size: int | None = None, dtype: str = "float32", seed: int 
     keras.utils.set_random_seed(seed)
     if size is None:
         size = next((length for stem, length in SMALLEST.items() if name.startswith(stem)), 64)
-    with _dtype(dtype):
+    with default_dtype(dtype):
         model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3))
         calibrate(model, sample(model, samples, seed), seed)
     return model
@@ -52,7 +52,8 @@ def exact_dtype(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _dtype(name: str) -> Iterator[None]:
+def default_dtype(name: str) -> Iterator[None]:
+    """Layers that are made inside have this precision."""
     before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx(name)
     keras.config.set_dtype_policy(name)
