@@ -42,8 +42,18 @@ def _einsum_dense(record: Any, layer: Any, x: Any, training: Any = None) -> Any:
         kernel=lambda: ops.convert_to_tensor(layer.kernel),
         bias=(lambda: ops.convert_to_tensor(layer.bias)) if layer.bias is not None else None,
     )
-    z = _affine(record, layer, "einsum_dense", x, affine, layer.compute_output_shape(x.shape))
+    z = _affine(record, layer, "einsum_dense", x, affine, _einsum_shape(layer, x.shape))
     return record.activate(layer.activation, z, layer=layer)
+
+
+def _einsum_shape(layer: Any, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    """The output's shape; axes that the layer leaves open, such as the tokens, are as long as in the input."""
+    declared: tuple[int | None, ...] = tuple(layer.compute_output_shape(shape))
+    operands, result = layer.equation.replace(" ", "").split("->")
+    if "." in layer.equation:
+        return declared
+    sizes = dict(zip(operands.split(",")[0], shape, strict=True))
+    return tuple(sizes.get(axis) if size is None else size for axis, size in zip(result, declared, strict=True))
 
 
 def _channel_axis(layer: Any) -> int:
