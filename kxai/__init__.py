@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from kxai.analyzers import (
         LRP,
         Analyzer,
+        AttentionRelevance,
+        AttentionRollout,
         Deconvnet,
         DeepTaylor,
         Gradient,
@@ -35,8 +37,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "kxai.analyzers": (
-        "LRP Analyzer DeepTaylor Deconvnet Gradient GradientTimesInput GuidedBackprop Sensitivity create_analyzer "
-        "explain methods plan"
+        "LRP Analyzer AttentionRelevance AttentionRollout DeepTaylor Deconvnet Gradient GradientTimesInput "
+        "GuidedBackprop Sensitivity create_analyzer explain methods plan"
     ),
     "kxai.composites": "Composite Plan preset",
     "kxai.errors": "KxaiError KxaiWarning",
@@ -51,6 +53,8 @@ _MODULES = ("plots", "rules", "testing")
 __all__ = [
     "LRP",
     "Analyzer",
+    "AttentionRelevance",
+    "AttentionRollout",
     "Composite",
     "Contrast",
     "DeepTaylor",

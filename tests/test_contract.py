@@ -82,7 +82,7 @@ NEEDED = {
 SECOND = {
     "composite": kxai.Composite("gradient", ((anything, rules.Gradient()),)),
     "epsilon": 0.5, "gamma": 0.7, "alpha": 3.0, "beta": 2.0, "low": -2.0, "high": 2.0, "idx": 1,
-    "max_pooling": "proportional", "other_activations": "gradient",
+    "max_pooling": "proportional", "other_activations": "gradient", "heads": "max", "row": "first", "per": "token",
 }  # fmt: skip
 
 ORDINARY = (models.mlp, models.cnn)
@@ -92,6 +92,8 @@ FULL = {"gradient", "lrp.epsilon_plus", "deep_taylor", "lrp.alpha_beta"}
 def cases_for(name):
     if name == "lrp.vgg16_tutorial":
         return (models.vgg,)
+    if name.startswith("attention_"):
+        return models.ATTENTION
     return models.ALL if name in FULL else ORDINARY
 
 
@@ -131,7 +133,7 @@ def test_method(name):
     check_analyzer(
         factory,
         cases=cases,
-        twins=() if models.vgg in cases else models.TWINS,
+        twins=() if cases in ((models.vgg,), models.ATTENTION) else models.TWINS,
         alternatives=second_values(name, factory(cases[0]().model)),
-        argument_cases=cases if models.vgg in cases else (*ORDINARY, models.gated),
+        argument_cases=cases if cases in ((models.vgg,), models.ATTENTION) else (*ORDINARY, models.gated),
     )

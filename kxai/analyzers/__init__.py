@@ -1,6 +1,7 @@
 """Analyzers: methods bound to models."""
 
 from kxai.analyzers.analyzer import Analyzer
+from kxai.analyzers.attention import AttentionRelevance, AttentionRollout
 from kxai.analyzers.backward import LRP, BackwardAnalyzer, DeepTaylor
 from kxai.analyzers.gradient import Deconvnet, Gradient, GradientTimesInput, GuidedBackprop, Sensitivity
 from kxai.analyzers.registry import METHODS, create_analyzer, explain, methods, plan
@@ -9,6 +10,8 @@ __all__ = [
     "LRP",
     "METHODS",
     "Analyzer",
+    "AttentionRelevance",
+    "AttentionRollout",
     "BackwardAnalyzer",
     "DeepTaylor",
     "Deconvnet",

@@ -5,19 +5,19 @@ from __future__ import annotations
 import fnmatch
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, final
 
 import numpy as np
 from keras import tree
 
 from kxai.analyzers.analyzer import Analyzer
-from kxai.analyzers.program import Program, Start
+from kxai.analyzers.program import Program, Readout, Start
 from kxai.composites import Composite, Plan, make_plan, preset
 from kxai.composites.presets import deep_taylor
 from kxai.errors import ArgumentError, KxaiWarning, UnknownNameError
 from kxai.explanation import Explanation
-from kxai.graph.graph import Graph
+from kxai.graph.graph import Edge, Graph
 from kxai.graph.trace import trace
 from kxai.reverse import Finish
 from kxai.targets import OutputSpec, Target
@@ -53,6 +53,15 @@ class BackwardAnalyzer(Analyzer):
 
     def finish(self) -> Finish | None:
         """What is done with (input, signal) at the end; None: nothing."""
+        return None
+
+    def readout(self, plan: Plan, explained: Sequence[Edge]) -> Readout | None:
+        """How relevance is read off where it is not what arrives at the inputs; None: as it arrives.
+
+        Args:
+            plan: the plan.
+            explained: outputs that the target refers to.
+        """
         return None
 
     def strips_heads(self) -> bool:
@@ -111,11 +120,12 @@ class BackwardAnalyzer(Analyzer):
         outputs = [OutputSpec(name, edge.shape) for name, edge in zip(graph.output_names, graph.explained, strict=True)]
         resolved = self._resolve(target, outputs, count)
         keep = _expand(globs, plan)
+        explained = [graph.explained[part.output] for part in resolved.parts] or list(graph.explained)
 
         def make() -> Program:
             return Program(
-                plan, resolved, start=self.start(), finish=self.finish(), keep=keep, audit=audit, jit=self._jit,
-                traced=self._count_trace,
+                plan, resolved, start=self.start(), finish=self.finish(), keep=keep,
+                readout=self.readout(plan, explained), audit=audit, jit=self._jit, traced=self._count_trace,
             )  # fmt: skip
 
         key = (tuple(spec.shape for spec in tree.flatten(specs)), resolved.form, keep, audit)

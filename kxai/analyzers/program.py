@@ -42,6 +42,20 @@ class Spec:
 
 
 @final
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """Relevance that is not what arrives at the inputs.
+
+    Attributes:
+        keep: node paths whose signal is needed.
+        read: (forward run, signal by node path) -> relevance per model input.
+    """
+
+    keep: tuple[str, ...]
+    read: Callable[[Forward, dict[str, Any]], list[Any]]
+
+
+@final
 class Program:
     """A plan compiled for one form of target.
 
@@ -51,6 +65,7 @@ class Program:
         start: what relevance starts with.
         finish: see :func:`kxai.reverse.backward`.
         keep: node paths whose relevance is returned.
+        readout: how relevance is read off, None: as it arrives at the inputs.
         audit: whether absorbed relevance is returned per node.
         jit: compile with XLA.
         traced: called whenever the function is traced (once, whatever batch sizes follow).
@@ -58,11 +73,11 @@ class Program:
 
     def __init__(
         self, plan: Plan, target: Target, *, start: Start, finish: Finish | None, keep: tuple[str, ...],
-        audit: bool, jit: bool, traced: Callable[[], None],
+        readout: Readout | None, audit: bool, jit: bool, traced: Callable[[], None],
     ) -> None:  # fmt: skip
         self._traced = traced
         self._plan, self._target, self._start, self._finish = plan, target, start, finish
-        self._keep, self._audit = keep, audit
+        self._keep, self._readout, self._audit = keep, readout, audit
         inputs = [
             Spec((None, *edge.shape[1:]), "float32" if "float16" in edge.dtype else edge.dtype)
             for edge in plan.graph.inputs
@@ -87,13 +102,15 @@ class Program:
         weights, score, chosen = self._explained(run, data)
         explained = {graph.explained[i]: y for i, y in weights.items()}
         start = {edge: self._start.of(t, run.values[edge]) for edge, t in explained.items()}
-        back = backward(self._plan, run, start, finish=self._finish, keep=self._keep, audit=self._audit)
+        read = self._readout
+        keep = self._keep if read is None else tuple(dict.fromkeys((*self._keep, *read.keep)))
+        back = backward(self._plan, run, start, finish=self._finish, keep=keep, audit=self._audit)
         return {
             "outputs": [run.values[edge] for edge in graph.outputs],
-            "relevance": back.inputs,
+            "relevance": back.inputs if read is None else read.read(run, back.kept),
             "score": score,
             "chosen": chosen,
-            "kept": back.kept,
+            "kept": {path: back.kept[path] for path in self._keep},
             "absorbed": back.absorbed,
         }
 

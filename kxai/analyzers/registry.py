@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from kxai.analyzers.analyzer import Analyzer
+from kxai.analyzers.attention import AttentionRelevance, AttentionRollout
 from kxai.analyzers.backward import LRP, DeepTaylor
 from kxai.analyzers.gradient import Deconvnet, Gradient, GradientTimesInput, GuidedBackprop, Sensitivity
 from kxai.composites import PRESETS, Composite, Plan
@@ -34,6 +35,8 @@ METHODS: dict[str, tuple[Callable[..., Analyzer], str]] = {
     "guided_backprop": (GuidedBackprop, "gradient with ReLUs that pass positive signals only, where active"),
     "deconvnet": (Deconvnet, "gradient with ReLUs that pass positive signals only"),
     "deep_taylor": (DeepTaylor, "deep Taylor decomposition: z+, first layer by the inputs' domain"),
+    "attention_rollout": (AttentionRollout, "attention rollout: products of attention weights, whatever the target"),
+    "attention_relevance": (AttentionRelevance, "attention weights times their gradients, layer by layer"),
     **{f"lrp.{name}": (partial(LRP, composite=name), _described(factory)) for name, factory in PRESETS.items()},
 }
 

@@ -1,7 +1,8 @@
 """Small models of every structure that Keras offers, with fixed weights and inputs: what the checks run on.
 
 Each function builds a fresh :class:`Case`. ``ALL`` lists those that every method should explain, ``CORE`` the few that
-cover the most; ``TWINS`` holds pairs of models that compute the same in two ways.
+cover the most; ``ATTENTION`` is for methods that read attention weights; ``TWINS`` holds pairs of models that compute
+the same in two ways.
 """
 
 from __future__ import annotations
@@ -262,8 +263,49 @@ def vgg() -> Case:
     return _case("vgg", model, numbers(32, 32, 3, samples=2))
 
 
+def _attend(x: Any, name: str, dropout: float = 0.0) -> Any:
+    attended = layers.MultiHeadAttention(2, 4, dropout=dropout, name=name)(x, x)
+    x = layers.LayerNormalization()(layers.Add()([x, attended]))
+    return layers.LayerNormalization()(layers.Add()([x, layers.Dense(6)(layers.Dense(8, "relu")(x))]))
+
+
+def encoder() -> Case:
+    """A transformer encoder over token ids, pooled by its mean; one layer uses fused attention, one does not."""
+    ids = keras.Input((7,), dtype="int32")
+    x = layers.Embedding(11, 6)(ids) + layers.Embedding(7, 6)(ops.arange(7))
+    for index, dropout in enumerate((0.0, 0.1)):
+        x = _attend(x, f"attention_{index}", dropout)
+    model = keras.Model(ids, layers.Dense(3, "softmax")(layers.GlobalAveragePooling1D()(x)), name="encoder")
+    return _case("encoder", model, np.random.default_rng(5).integers(0, 11, (SAMPLES, 7)).astype("int32"))
+
+
+@keras.saving.register_keras_serializable("kxai.testing")
+class ClassToken(layers.Layer):
+    """Puts a learned token before a sequence."""
+
+    def build(self, shape: Any) -> None:
+        """Makes the token."""
+        self.token = self.add_weight(shape=(1, 1, shape[-1]), name="token")
+
+    def call(self, x: Any) -> Any:
+        """One more token than ``x``."""
+        return ops.concatenate([ops.add(ops.zeros_like(x[:, :1]), self.token), x], axis=1)
+
+
+def vision_transformer() -> Case:
+    """Patches of 2 x 2, a class token that is read at the end."""
+    x = keras.Input((4, 6, 3))
+    patches = layers.Reshape((6, 6))(layers.Conv2D(6, 2, strides=2)(x))
+    tokens = ClassToken(name="class_token")(patches)
+    for index in range(2):
+        tokens = _attend(tokens, f"attention_{index}")
+    model = keras.Model(x, layers.Dense(3)(tokens[:, 0]), name="vision_transformer")
+    return _case("vision_transformer", model, numbers(4, 6, 3))
+
+
 CORE: tuple[Builder, ...] = (mlp, cnn, residual)
 ALL: tuple[Builder, ...] = (
     *CORE, transposed, sequence, tokens, list_inputs, dict_inputs, multi_output, subclassed, nested, shared,
 )  # fmt: skip
+ATTENTION: tuple[Builder, ...] = (encoder, vision_transformer)
 TWINS: tuple[tuple[Builder, Builder], ...] = ((nested, inlined), (shared, unshared))
