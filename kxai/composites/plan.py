@@ -102,8 +102,8 @@ class Plan:
             for position in self.inputs_of.get(node, ()):
                 rule.check_inputs(arrays[position])
         for node in self.lookups:
-            if node.op == "embedding" and node.inputs[0] in self.graph.inputs:
-                _check_ids(node, arrays[self.graph.inputs.index(node.inputs[0])])
+            if node.entries is not None and node.inputs[0] in self.graph.inputs:
+                _check_ids(node, node.entries, arrays[self.graph.inputs.index(node.inputs[0])])
 
     @cached_property
     def inputs_of(self) -> dict[Node, tuple[int, ...]]:

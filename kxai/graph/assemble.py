@@ -140,6 +140,7 @@ def _node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) ->
         scale=one.scale or (_operation_scale(one, template) if inputs[0].shape == outputs[0].shape else None),
         average=one.average,
         layer=one.layer,
+        entries=one.entries,
         holds_constants=any(map(_is_array, tree.flatten(template))),
         reason=reason,
     )

@@ -73,6 +73,7 @@ class Node:
         layer: the user's Keras layer that was called, for matching and messages.
         merged: paths of nodes that were merged into this one.
         holds_constants: whether a constant tensor is among the operands (it is no edge, so nothing is known of it).
+        entries: for LOOKUP nodes, how many rows the table has.
         reason: for OPAQUE nodes, why the call could not be opened.
     """
 
@@ -88,6 +89,7 @@ class Node:
     layer: Any = field(default=None, repr=False)
     merged: tuple[str, ...] = ()
     holds_constants: bool = False
+    entries: int | None = None
     reason: str = ""
 
     def run(self, *tensors: Any) -> tuple[Any, ...]:

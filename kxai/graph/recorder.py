@@ -42,6 +42,7 @@ class Call:
     average: Callable[..., Any] | None = None
     reason: str = ""
     within: str | None = None
+    entries: int | None = None
     values: tuple[Any, ...] = ()
 
     def tensors(self) -> list[Any]:

@@ -238,6 +238,11 @@ def _time_distributed(record: Any, layer: Any, x: Any, training: Any = None, mas
     return ops.reshape(inner, (-1, x.shape[1], *inner.shape[1:]))
 
 
+def _embedding(record: Any, layer: Any, ids: Any) -> Any:
+    outputs = layer.compute_output_spec(ids)
+    return record.emit("embedding", Kind.LOOKUP, layer.call, [ids], outputs, layer=layer, entries=layer.input_dim)
+
+
 def average_of(layer: Any) -> Callable[[Any], Any] | None:
     """The averaging counterpart of a max-pooling layer: same windows, same output shape."""
     if isinstance(layer, layers_named("MaxPooling1D MaxPooling2D MaxPooling3D")):
@@ -267,6 +272,7 @@ LAYER_EXPANSIONS: dict[type, Callable[..., Any]] = {
         ("UpSampling2D", _up_sampling),
         ("LayerNormalization", _layer_normalization),
         ("GroupNormalization", _group_normalization),
+        ("Embedding", _embedding),
         ("TimeDistributed", _time_distributed),
     )
     for layer in layers_named(names)

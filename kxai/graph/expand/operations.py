@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import keras
+
 from kxai.graph.expand.layers import relu_name
 from kxai.graph.graph import Kind
 
@@ -22,4 +24,15 @@ def _one_hot_op(record: Any, operation: Any, x: Any) -> Any:
     return record.emit("one_hot", kind, operation.call, [x], outputs, operation=operation, reason=reason)
 
 
-OPERATION_EXPANSIONS: dict[str, Callable[..., Any]] = {"OneHot": _one_hot_op, "ReLU": _relu_op}
+def _take_op(record: Any, operation: Any, x: Any, indices: Any) -> Any:
+    """Rows of a table of weights are looked up; anything else is moved."""
+    outputs = operation.compute_output_spec(x, indices)
+    table = not isinstance(x, keras.KerasTensor) and isinstance(indices, keras.KerasTensor)
+    if not table or len(x.shape) != 2 or operation.axis not in (0, -2):
+        return record.emit("take", Kind.ROUTE, operation.call, [x, indices], outputs, operation=operation)
+    return record.emit(
+        "take", Kind.LOOKUP, operation.call, [x, indices], outputs, operation=operation, entries=x.shape[0]
+    )
+
+
+OPERATION_EXPANSIONS: dict[str, Callable[..., Any]] = {"Take": _take_op, "OneHot": _one_hot_op, "ReLU": _relu_op}
