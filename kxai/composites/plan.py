@@ -127,8 +127,8 @@ class Plan:
         return found
 
 
-def _check_ids(node: Node, ids: Any) -> None:
-    size, lowest, highest = node.layer.input_dim, int(ids.min()), int(ids.max())
+def _check_ids(node: Node, size: int, ids: Any) -> None:
+    lowest, highest = int(ids.min()), int(ids.max())
     if highest >= size or lowest < -size:
         raise InputError(
             f"A token id is not in the vocabulary of {node.path!r}.",
