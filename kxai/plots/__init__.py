@@ -1,4 +1,4 @@
-"""Pictures of relevance: pure functions on NumPy arrays that return arrays and matplotlib figures.
+"""Pictures of relevance: pure functions on NumPy arrays that return arrays, matplotlib figures and text.
 
 Nothing is shown, and pyplot with its global state is never touched. One colour map is used throughout: white is zero,
 red is positive, blue is negative.
@@ -11,5 +11,18 @@ from kxai.plots.figure import figure
 from kxai.plots.raster import heatmap_rgb, overlay, to_rgb
 from kxai.plots.scale import limit
 from kxai.plots.strip import strip
+from kxai.plots.text import text_html, text_terminal
 
-__all__ = ["bars", "diverging", "draw", "figure", "heatmap_rgb", "limit", "overlay", "strip", "to_rgb"]
+__all__ = [
+    "bars",
+    "diverging",
+    "draw",
+    "figure",
+    "heatmap_rgb",
+    "limit",
+    "overlay",
+    "strip",
+    "text_html",
+    "text_terminal",
+    "to_rgb",
+]

@@ -10,12 +10,11 @@ import numpy as np
 from kxai.errors import ArgumentError
 from kxai.plots.canvas import INK, colour_bar, new_figure
 from kxai.plots.raster import heatmap_rgb, overlay, to_rgb
-from kxai.plots.scale import limit, percentile, stated
+from kxai.plots.scale import bounds as bounds_of
+from kxai.plots.scale import percentile, stated
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-SCALES = ("figure", "method", "panel")
 
 
 def figure(
@@ -54,10 +53,10 @@ def figure(
         5
     """
     maps = {str(name): np.asarray(values) for name, values in heatmaps.items()}
-    pictures = _check(maps, images, titles, scale, opacity, size)
+    pictures = _check(maps, images, titles, opacity, size)
     rows = len(next(iter(maps.values())))
     columns = len(maps) + (pictures is not None)
-    bounds = _bounds(maps, scale, clip)
+    bounds = bounds_of(maps, scale, clip)
     height, width = next(iter(maps.values())).shape[1:]
     fig, axes, bar = new_figure(rows, columns, size, max(size * width / height, 0.75 * size))
     for row in range(rows):
@@ -90,20 +89,10 @@ def _head(axes: np.ndarray, maps: dict, bounds: dict, scale: str, pictured: bool
         axis.set_title(shown, color=INK, fontsize=10)
 
 
-def _bounds(maps: dict[str, np.ndarray], scale: str, clip: float) -> dict[str, list[float]]:
-    if scale == "panel":
-        return {name: [limit(row, clip) for row in values] for name, values in maps.items()}
-    if scale == "method":
-        return {name: [limit(values, clip)] * len(values) for name, values in maps.items()}
-    bound = limit(np.concatenate([values.ravel() for values in maps.values()]), clip)
-    return {name: [bound] * len(values) for name, values in maps.items()}
-
-
 def _check(
     maps: dict[str, np.ndarray],
     images: np.ndarray | None,
     titles: Sequence[str] | None,
-    scale: str,
     opacity: float | None,
     size: float,
 ) -> np.ndarray | None:
@@ -115,8 +104,6 @@ def _check(
             expected="one shape (batch, height, width) for all, nowhere 0",
             received=str(shapes),
         )
-    if scale not in SCALES:
-        raise ArgumentError("scale is out of range.", expected=f"one of {', '.join(SCALES)}", received=repr(scale))
     if not 0 < size < np.inf:
         raise ArgumentError("size is out of range.", expected="inches > 0", received=repr(size))
     if opacity is not None and images is None:

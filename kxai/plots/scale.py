@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from kxai.errors import ArgumentError, InputError
+
+SCALES = ("figure", "method", "panel")
 
 
 def limit(values: np.ndarray, clip: float = 99.5) -> float:
@@ -37,6 +41,35 @@ def limit(values: np.ndarray, clip: float = 99.5) -> float:
             received="no values" if values.size == 0 else "NaN or infinity",
         )
     return float(np.percentile(values, clip)) or float(values.max())
+
+
+def bounds(maps: Mapping[str, np.ndarray], scale: str, clip: float) -> dict[str, list[float]]:
+    """Returns the bound of every method and sample.
+
+    Args:
+        maps: by the name of the method, ``(batch, ...)`` each.
+        scale: what shares a bound: ``"figure"`` (everything), ``"method"`` or ``"panel"`` (nothing).
+        clip: percentile in (0, 100].
+
+    Returns:
+        One bound per sample, by method.
+
+    Raises:
+        ArgumentError: ``scale`` or ``clip`` is out of range.
+        InputError: the values are empty or not finite.
+
+    Example:
+        >>> bounds({"a": np.array([[1.0], [2.0]]), "b": np.array([[3.0], [-4.0]])}, "method", 100)
+        {'a': [2.0, 2.0], 'b': [4.0, 4.0]}
+    """
+    if scale not in SCALES:
+        raise ArgumentError("scale is out of range.", expected=f"one of {', '.join(SCALES)}", received=repr(scale))
+    if scale == "panel":
+        return {name: [limit(row, clip) for row in values] for name, values in maps.items()}
+    if scale == "method":
+        return {name: [limit(values, clip)] * len(values) for name, values in maps.items()}
+    bound = limit(np.concatenate([values.ravel() for values in maps.values()]), clip)
+    return {name: [bound] * len(values) for name, values in maps.items()}
 
 
 def scaled(values: np.ndarray, bound: float) -> np.ndarray:

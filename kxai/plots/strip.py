@@ -10,6 +10,7 @@ import numpy as np
 from kxai.errors import ArgumentError
 from kxai.plots.canvas import INK, add_axes, blank, colour_bar, quiet
 from kxai.plots.color import diverging
+from kxai.plots.pieces import pieces
 from kxai.plots.scale import limit, scaled, stated
 
 if TYPE_CHECKING:
@@ -52,9 +53,8 @@ def strip(
     bound = limit(values, clip)
     _check(values, tokens, titles)
     share = scaled(values, bound)
-    lines: list[list[list[tuple[int, float, float]]]] = [
-        _wrapped(words) if tokens is not None else [[]] for words in (tokens or values)
-    ]
+    shown = [[text for text, _ in pieces(words)] for words in (() if tokens is None else tokens)]
+    lines: list[list[list[tuple[int, float, float]]]] = [_wrapped(words) for words in shown] or [[[]] for _ in values]
     heights = [len(line) * _LINE + _TITLE for line in lines]
     full = sum(heights) + _BAR + 0.1
     fig, top = blank(_WIDTH, full), full - 0.05
@@ -66,7 +66,7 @@ def strip(
             axes.imshow(diverging(share[row])[np.newaxis], aspect="auto", interpolation="nearest")
             quiet(axes)
         else:
-            _write(axes, lines[row], share[row], tokens[row], float(values[row, len(tokens[row]) :].sum()))
+            _write(axes, lines[row], share[row], shown[row], float(values[row, len(shown[row]) :].sum()))
     colour_bar(fig, add_axes(fig, (_WIDTH / 2 - 2, 0.48, 4.0, 0.09)), bound, stated(clip, bound))
     return fig
 
@@ -76,7 +76,7 @@ def _wrapped(words: Sequence[str]) -> list[list[tuple[int, float, float]]]:
     lines: list[list[tuple[int, float, float]]] = [[]]
     left, room = 0.0, _WIDTH - 2 * _MARGIN
     for index, word in enumerate(words):
-        width = len(str(word)) * _CHARACTER + 2 * _PAD
+        width = len(word) * _CHARACTER + 2 * _PAD
         if left + width > room and lines[-1]:
             lines.append([])
             left = 0.0
@@ -100,7 +100,7 @@ def _write(axes: Axes, lines: list, share: np.ndarray, words: Sequence[str], res
             place = (left + width / 2, number * _LINE + _LINE / 2)
             # parse_math would read a word such as "$5" as a formula.
             axes.text(
-                *place, str(words[index]), ha="center", va="center", color=ink, fontsize=10, family="monospace",
+                *place, words[index], ha="center", va="center", color=ink, fontsize=10, family="monospace",
                 parse_math=False,
             )  # fmt: skip
     if rest:
