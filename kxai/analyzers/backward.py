@@ -94,9 +94,10 @@ class BackwardAnalyzer(Analyzer):
 
     def _plan_for(self, specs: Any) -> Plan:
         def make() -> Plan:
+            composite = self.composite_table()
             return make_plan(
-                trace(self._model, specs),
-                self.composite_table(),
+                trace(self._model, specs, composite.layer_classes),
+                composite,
                 strip=self.strips_heads(),
                 starts_at_zero=self.start() is not Start.ONE,
                 nonnegative_inputs=self.nonnegative_inputs(),

@@ -12,6 +12,7 @@ import keras
 from kxai.errors import ArgumentError, RuleError, UnknownNameError
 from kxai.graph.facts import Facts
 from kxai.graph.graph import Kind, Node
+from kxai.graph.registered import registration_of
 from kxai.rules import Rule
 
 Predicate = Callable[[Node, Facts], bool]
@@ -72,7 +73,7 @@ class Composite:
     Args:
         name: for messages and the configuration.
         rows: a match is a :class:`Kind`, a Keras layer class, a glob over node paths (``"block1/*"``), or a predicate
-            ``(node, facts) -> bool``.
+            ``(node, facts) -> bool``. A layer whose class of your own has a row stays one node.
         merge: whether scalings (batch normalisation) are merged into affine nodes before rules are given. Default True.
 
     Example:
@@ -99,8 +100,14 @@ class Composite:
         count = f"{len(rows)} row" + ("s" if len(rows) > 1 else "")
         return replace(self, name=f"{self.name} + {count}", rows=(*rows, *self.rows))
 
+    @property
+    def layer_classes(self) -> tuple[type, ...]:
+        """Custom layer classes with a row of their own: such a layer is not opened, so that the rule meets it."""
+        classes = [match for match, _ in self.rows if isinstance(match, type)]
+        return tuple(match for match in classes if match.__module__.split(".")[0] != "keras")
+
     def rule(self, node: Node, facts: Facts) -> Rule:
-        """The rule of a node.
+        """The rule of a node: of the first row that matches, else the one that its layer's class is registered with.
 
         Raises:
             RuleError: no row matches, or the rule is not defined for the node.
@@ -109,6 +116,10 @@ class Composite:
             if matches(match, node, facts):
                 rule.check(node, facts)
                 return rule
+        registration = registration_of(node.layer)
+        if registration is not None and registration.rule is not None:
+            registration.rule.check(node, facts)
+            return registration.rule
         raise _no_rule(self, node)
 
     def check_rows(self, facts: Facts) -> None:

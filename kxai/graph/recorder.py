@@ -17,6 +17,7 @@ from kxai.graph.classify import ACTIVATIONS, IDENTITIES, LAYERS, OPS, op_name, o
 from kxai.graph.constants import Constants, Repeat, symbolic, watch
 from kxai.graph.expand import EXPANSIONS, OP_EXPANSIONS, average_of
 from kxai.graph.graph import Kind
+from kxai.graph.registered import registration_of
 
 
 @final
@@ -64,6 +65,7 @@ class Recorder:
         closed: path -> reason, of custom layers that must not be opened.
         recording: makes a recorder the one that symbolic calls go to, while the context lasts.
     """
+        whole: layer classes that stay one node because somebody has a rule for them.
 
     def __init__(
         self,
@@ -71,12 +73,14 @@ class Recorder:
         closed: Mapping[str, str],
         recording: Callable[[Recorder], contextlib.AbstractContextManager[Any]],
     ) -> None:
+        whole: tuple[type, ...] = (),
         self.calls: list[Call] = []
         self.paused = False
         self._model = model
         self._closed = dict(closed)
         self._recording = recording
         self._repeats = False
+        self._whole = whole
         self._opened: list[str] = []
         self._scopes: list[str] = []
         self._counts: dict[str, int] = {}
@@ -124,6 +128,9 @@ class Recorder:
         root = layer is self._model and not self.calls and not self._scopes
         with contextlib.nullcontext() if root else self._scope(layer.name):
             base = own_class(layer, EXPANSIONS)
+            registration = registration_of(layer)
+            if registration is not None:
+                return self._keep_whole(layer, args, kwargs, registration.kind)
             if base is not None:
                 return EXPANSIONS[base](self, layer, *args, **kwargs)
             if own_class(layer, IDENTITIES) is not None and not kwargs.get("training"):
@@ -137,12 +144,34 @@ class Recorder:
                     fix="build the same model with stateful=False and copy the weights.",
                 )
             closed = Call(
+            if isinstance(layer, self._whole):
+                return self._keep_whole(layer, args, kwargs)
                 "", op, kind, layer.call, args, [], kwargs, layer=layer,
                 average=average_of(layer) if kind is Kind.MAX else None,
             )  # fmt: skip
             if base is not None:
                 return self._append(closed, layer.compute_output_spec(*args, **kwargs))
             if isinstance(layer, keras.Function):
+    def _keep_whole(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], kind: Kind | None = None) -> Any:
+        """Record a layer as one node, whatever it is made of."""
+        self.paused = True
+        try:
+            outputs = layer.compute_output_spec(*args, **kwargs)
+        finally:
+            self.paused = False
+        call = Call("", type(layer).__name__.lower(), kind or Kind.OPAQUE, layer.call, args, [], kwargs, layer=layer)
+        call.reason = "it was asked for as a whole" if kind is None else ""
+        shape = tuple(call.tensors()[0].shape)
+        shapes = {tuple(y.shape) for y in tree.flatten(outputs)}
+        if kind in (Kind.SCALE, Kind.ELEMENTWISE, Kind.SOFTMAX, Kind.NORM) and shapes != {shape}:
+            raise ModelError(
+                f"Layer {layer.name!r} is registered as {kind!r}, but its output has another shape than its input.",
+                expected=f"shape {shape}",
+                received=", ".join(map(str, shapes)),
+                fix="register a rule for it: kxai.rules.register(layer_class, rule).",
+            )
+        return self._append(call, outputs)
+
                 self._named.update(id(operation) for operation in layer.operations)
             return self._open(
                 lambda: layer.call(*args, **kwargs), closed, lambda: layer.compute_output_spec(*args, **kwargs)
@@ -227,7 +256,7 @@ class Recorder:
 
         @contextlib.contextmanager
         def again() -> Iterator[Recorder]:
-            other = Recorder(self._model, self._closed, self._recording)
+            other = Recorder(self._model, self._closed, self._recording, self._whole)
             other._scopes, other._counts, other._opened = list(scopes), dict(counts), list(opened)
             other._named, other._repeats = self._named, True
             with self._recording(other):

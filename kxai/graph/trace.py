@@ -95,12 +95,13 @@ def check_model(model: Any) -> None:
         )
 
 
-def trace(model: Any, specs: Any) -> Graph:
+def trace(model: Any, specs: Any, whole: tuple[type, ...] = ()) -> Graph:
     """Read the graph of a model, which is not changed in any way.
 
     Args:
         model: a built Keras model.
         specs: nested structure of InputSpec, as from :func:`input_specs`.
+        whole: custom layer classes that are not opened, but stay one node.
 
     Returns:
         The graph, not canonized; shapes hold None where a size follows the batch.
@@ -111,7 +112,7 @@ def trace(model: Any, specs: Any) -> Graph:
     check_model(model)
     closed: dict[str, str] = {}
     while True:
-        recordings = [_record(model, specs, batch, closed) for batch in BATCH_SIZES]
+        recordings = [_record(model, specs, batch, closed, whole) for batch in BATCH_SIZES]
         names = _output_names(model, recordings[0].outputs)
         try:
             return assemble(specs, names, recordings, BATCH_SIZES)
@@ -143,11 +144,11 @@ class Recording:
     outputs: Any
 
 
-def _record(model: Any, specs: Any, batch: int, closed: dict[str, str]) -> Recording:
+def _record(model: Any, specs: Any, batch: int, closed: dict[str, str], whole: tuple[type, ...]) -> Recording:
     def recording(recorder: Recorder) -> contextlib.AbstractContextManager[Recorder]:
         return _recording(recorder, _unbuilt(model))
 
-    recorder = Recorder(model, closed, recording)
+    recorder = Recorder(model, closed, recording, whole)
     with recording(recorder):
         tensors = tree.map_structure(lambda s: keras.KerasTensor((batch, *s.shape[1:]), s.dtype), specs)
         outputs = model([tensors] if _takes_list_of_one(model) else tensors, training=False)

@@ -5,6 +5,7 @@ from kxai.rules.affine_base import ContributionRule, Share, TermRule, Where
 from kxai.rules.attention import Bilinear, SoftmaxTaylor, Stop, ValuesTakeAll
 from kxai.rules.combine import Proportional, SignalTakesAll, Uniform, WinnerTakesAll
 from kxai.rules.elementwise import DeconvReLU, Gradient, GuidedReLU, Pass
+from kxai.rules.register import register, unregister
 from kxai.rules.rule import Rule, Stabilizer, Step, quotient
 
 __all__ = [
@@ -36,4 +37,6 @@ __all__ = [
     "ZBox",
     "ZPlus",
     "quotient",
+    "register",
+    "unregister",
 ]
