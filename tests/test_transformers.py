@@ -50,9 +50,7 @@ class ExplicitAttention(layers.Layer):
         self.output_kernel = self.add_weight(shape=(HEADS, HEAD, size), name="output_kernel")
 
     def call(self, x, mask=None):
-        q, k, v = (
-            ops.einsum("btd,dnh->bnth", x, w) for w in (self.query_kernel, self.key_kernel, self.value_kernel)
-        )
+        q, k, v = (ops.einsum("btd,dnh->bnth", x, w) for w in (self.query_kernel, self.key_kernel, self.value_kernel))
         scores = ops.matmul(q, ops.swapaxes(k, -1, -2)) / np.sqrt(HEAD)
         allowed = ops.cast(mask, x.dtype)[:, None, None, :]
         weights = ops.softmax(scores + (1 - allowed) * -1e9)

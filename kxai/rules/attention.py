@@ -60,7 +60,7 @@ def _masked_times(x: Any, gradient: Any) -> Any:
 @final
 @dataclass(frozen=True)
 class Bilinear(Rule):
-    """At a matrix product of N active tensors each receives its share over N: ``R_a = a * (R / (N stab(z))) b``.
+    """At a matrix product of N active tensors each receives its share over N: ``R_a = a * (R / stab(N z)) b``.
 
     A tensor that does not depend on the input (N then counts the others) receives nothing.
 
@@ -82,8 +82,7 @@ class Bilinear(Rule):
         Stabilizer(self.epsilon)
 
     def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
-        count = sum(step.active)
-        ratio = quotient(relevance, count * Stabilizer(self.epsilon)(step.outputs[0]))
+        ratio = quotient(relevance, Stabilizer(self.epsilon)(sum(step.active) * step.outputs[0]))
         return _times_active(step, ratio)
 
 

@@ -50,6 +50,10 @@ def _gate(x: Any, y: Any) -> Any:
     return layers.Multiply()([x, layers.Activation("sigmoid")(y)])
 
 
+def _attend(q: Any, k: Any, v: Any) -> Any:
+    return ops.matmul(ops.softmax(ops.matmul(q, ops.swapaxes(k, -1, -2))), v)
+
+
 # name -> (function of symbolic inputs, shapes of the inputs)
 OTHER: dict[str, tuple[Callable[..., Any], tuple[Shape, ...]]] = {
     "BatchNormalization": (lambda x: layers.BatchNormalization()(x), ((3, 2),)),
@@ -69,7 +73,8 @@ OTHER: dict[str, tuple[Callable[..., Any], tuple[Shape, ...]]] = {
     "gated Multiply": (_gate, ((4,), (4,))),
     "Multiply broadcast": (lambda x, y: layers.Multiply()([x, y]), ((3, 2), (1, 2))),
     "Dot": (lambda x, y: layers.Dot(-1)([x, y]), ((2, 3), (2, 3))),
-    "Softmax": (lambda x: layers.Softmax()(x), ((4,),)),
+    "Softmax": (lambda x: ops.softmax(x), ((4,),)),
+    "attention": (_attend, ((3, 2), (4, 2), (4, 3))),
     "RMSNormalization": (lambda x: ops.rms_normalization(x), ((4,),)),
 }
 
