@@ -10,8 +10,6 @@ from keras import layers, ops
 from naive_transformer import Value
 
 import kxai
-from kxai.graph.trace import input_specs, trace
-from kxai.rules import Uniform
 from kxai.testing.models import seeded
 
 SIZE, HEADS, HEAD, TOKENS, WORDS, CLASSES = 6, 4, 3, 5, 11, 3

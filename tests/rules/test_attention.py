@@ -95,13 +95,13 @@ def node_of(function, *shapes):
 
 def test_log_softmax_is_refused():
     node, facts = node_of(lambda x: ops.log_softmax(x), (4,))
-    with pytest.raises(RuleError, match="SoftmaxTaylor is defined for the softmax; node 'log_softmax.*' is none"):
+    with pytest.raises(RuleError, match=r"SoftmaxTaylor is defined for the softmax; node 'log_softmax.*' is none"):
         rules.SoftmaxTaylor().check(node, facts)
 
 
 def test_values_need_weights():
     node, facts = node_of(ops.matmul, (3, 4), (4, 2))
-    with pytest.raises(RuleError, match="No operand of the matrix product 'matmul.*' comes from a softmax") as caught:
+    with pytest.raises(RuleError, match=r"No operand of the matrix product 'matmul.*' comes from a softmax") as caught:
         rules.ValuesTakeAll().check(node, facts)
     assert "kxai.rules.Bilinear()" in str(caught.value)
     rules.Bilinear().check(node, facts)
