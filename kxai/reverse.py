@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -13,8 +13,11 @@ from keras import ops
 from kxai import backend
 from kxai.composites.plan import Plan
 from kxai.graph.graph import Edge, Kind, Node
+from kxai.looping import Unrolled, roll_back, unroll
 from kxai.rules import Pass, Step
 
+# Kernel and bias of affine nodes.
+Weights = dict[Node, tuple[Any, Any]]
 # (value of a model input or embedding, signal that arrived there) -> what is reported.
 Finish = Callable[[Any, Any], Any]
 
@@ -22,10 +25,19 @@ Finish = Callable[[Any, Any], Any]
 @final
 @dataclass
 class Forward:
-    """Values of one forward run: every edge's tensor, and the steps of the nodes that have a rule."""
+    """Values of one forward run.
+
+    Attributes:
+        values: of every edge.
+        steps: of the nodes that have a rule.
+        loops: of the recurrent nodes that were opened.
+        weights: kernel and bias of affine nodes, where they were read beforehand.
+    """
 
     values: dict[Edge, Any]
     steps: dict[Node, Step] = field(default_factory=dict)
+    loops: dict[Node, Unrolled] = field(default_factory=dict)
+    weights: Weights = field(default_factory=dict)
 
 
 @final
@@ -44,14 +56,23 @@ class Backward:
     absorbed: dict[str, Any]
 
 
-def forward(plan: Plan, inputs: list[Any]) -> Forward:
-    """Compute all edges; nodes with a rule keep what the rule may need."""
-    run = Forward(dict(zip(plan.graph.inputs, inputs, strict=True)))
+def forward(plan: Plan, inputs: list[Any], weights: Weights | None = None) -> Forward:
+    """Compute all edges; nodes with a rule keep what the rule may need.
+
+    Args:
+        plan: the plan.
+        inputs: one tensor per input of the graph.
+        weights: kernels and biases that were read already; the others are read now.
+    """
+    run = Forward(dict(zip(plan.graph.inputs, inputs, strict=True)), weights=weights or {})
     for node in plan.graph.nodes:
         tensors = tuple(run.values[edge] for edge in node.inputs)
         if node in plan.rules:
             run.steps[node] = _step(plan, node, tensors, run)
             outputs: tuple[Any, ...] = run.steps[node].outputs
+        elif node in plan.bodies:
+            run.loops[node] = _unrolled(plan, node, tensors, run)
+            outputs = run.loops[node].outputs[: len(node.outputs)]
         else:
             outputs = node.run(*tensors)
         run.values.update(zip(node.outputs, outputs, strict=True))
@@ -67,8 +88,8 @@ def _step(plan: Plan, node: Node, tensors: tuple[Any, ...], run: Forward) -> Ste
     if node.affine is not None and node.kind is Kind.AFFINE:
         # What makes the kernel is no input to a rule.
         tensors, others = tensors[:1], tensors[1:]
-        kernel, linear_map = node.affine.kernel(*others), node.affine.linear
-        bias = None if node.affine.bias is None else node.affine.bias()
+        linear_map = node.affine.linear
+        kernel, bias = run.weights[node] if node in run.weights else _weights(node, *others)
         (linear,), pull = backend.vjp(lambda x: linear_map(x, kernel), *tensors)
         outputs: tuple[Any, ...] = (linear if bias is None else ops.add(linear, bias),)
     else:
@@ -90,6 +111,44 @@ def _step(plan: Plan, node: Node, tensors: tuple[Any, ...], run: Forward) -> Ste
         from_input=lambda value: _from_input(plan, node, value, run),
         present=lambda: _present(plan, node, run),
     )
+
+
+def _weights(node: Node, *others: Any) -> tuple[Any, Any]:
+    affine: Any = node.affine
+    return affine.kernel(*others), None if affine.bias is None else affine.bias()
+
+
+def _unrolled(plan: Plan, node: Node, tensors: tuple[Any, ...], run: Forward) -> Unrolled:
+    """Run a recurrent node step by step."""
+    body = plan.bodies[node]
+    # What makes the kernels is the same at each step: it is computed once.
+    ready = [other for other in body.rules if other.kind is Kind.AFFINE and len(other.inputs) == 1]
+    run.weights = {**run.weights, **{other: _weights(other) for other in ready}}
+
+    def step(*inputs: Any) -> list[Any]:
+        values = forward(body, list(inputs), run.weights).values
+        return [values[edge] for edge in body.graph.outputs]
+
+    active = [edge in plan.graph.active for edge in node.inputs]
+    floats = [_as_float(x) if carries else x for x, carries in zip(tensors, active, strict=True)]
+    return unroll(node.loop, step, floats)  # type: ignore[arg-type]
+
+
+def _rolled_back(plan: Plan, node: Node, run: Forward, arrived: list[Any]) -> list[Any]:
+    """Relevance of the inputs of a recurrent node."""
+    body, loop = plan.bodies[node], run.loops[node].loop
+
+    def step_back(inputs: list[Any], arrived: list[Any]) -> list[Any]:
+        start: dict[Edge, Any] = {}
+        for edge, r in zip(body.graph.outputs, arrived, strict=True):
+            _add(start, edge, r)
+        return backward(body, forward(body, inputs, run.weights), start).inputs
+
+    sent: dict[int, Any] = {}
+    for position, r in zip(loop.sources, roll_back(run.loops[node], step_back, arrived), strict=False):
+        if position is not None:
+            sent[position] = sent[position] + r if position in sent else r
+    return [sent.get(position) for position, _ in enumerate(node.inputs)]
 
 
 def _as_float(x: Any) -> Any:
@@ -175,15 +234,13 @@ def backward(
             signal = arrived[0] if finish is None else finish(run.values[node.outputs[0]], arrived[0])
             _add(finished, node.inputs[0], ops.sum(signal, axis=-1))
             continue
-        if node not in plan.rules:
+        if node not in plan.rules and node not in plan.bodies:
             continue
         for book, came in ((relevance, arrived), (finished, done)):
             if all(r is None for r in came):
                 continue
-            # What is in its final form already only moves.
-            rule = plan.rules[node] if book is relevance or node.kind is Kind.ROUTE else Pass()
-            sent = rule.propagate(run.steps[node], came[0] if len(came) == 1 else came)
-            receivers = node.inputs[: len(run.steps[node].inputs)]
+            sent = _sent(plan, node, run, came, final=book is finished)
+            receivers = node.inputs[: len(sent)]
             for edge, r in zip(receivers, sent, strict=True):
                 if r is not None and edge in active:
                     _add(book, edge, r)
@@ -192,6 +249,15 @@ def backward(
                 lost = _total(came, batch) - _total(gone, batch)
                 absorbed[node.path] = absorbed[node.path] + lost if node.path in absorbed else lost
     return Backward([_report(edge, run, relevance, finished, finish) for edge in graph.inputs], kept, absorbed)
+
+
+def _sent(plan: Plan, node: Node, run: Forward, came: list[Any], final: bool) -> Sequence[Any]:
+    """What a node hands to its inputs."""
+    if node in plan.bodies:
+        return _rolled_back(plan, node, run, came)
+    # What is in its final form already only moves.
+    rule = Pass() if final and node.kind is not Kind.ROUTE else plan.rules[node]
+    return rule.propagate(run.steps[node], came[0] if len(came) == 1 else came)
 
 
 def _add(book: dict[Edge, Any], edge: Edge, relevance: Any) -> None:
@@ -212,7 +278,7 @@ def _per_sample(tensor: Any, edge: Edge) -> Any:
 
 
 def _first_or_zeros(node: Node, run: Forward, arrived: list[Any], done: list[Any]) -> Any:
-    for r in (*arrived, *done):
+    for r in (arrived[0], done[0]):
         if r is not None:
             return r
     return ops.zeros_like(run.values[node.outputs[0]])

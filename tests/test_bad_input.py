@@ -382,8 +382,18 @@ def softmax_inside():
     return keras.Sequential([keras.Input((4,)), layers.Dense(3, "softmax", name="mixture"), layers.Dense(2)])
 
 
-def lstm():
-    return keras.Sequential([keras.Input((5, 3)), layers.LSTM(4, name="memory"), layers.Dense(2)])
+class RawCell(layers.Layer):
+    """A cell that computes with TensorFlow itself."""
+
+    state_size = 3
+
+    def call(self, x, states):
+        y = tf.sin(x) + states[0]
+        return y, [y]
+
+
+def raw_cell():
+    return keras.Sequential([keras.Input((5, 3)), layers.RNN(RawCell(name="raw"), name="memory"), layers.Dense(2)])
 
 
 def dot():
@@ -397,7 +407,7 @@ def dot():
     [
         (opaque, "raw", ["Lambda", "cannot be opened", "keras.ops", "kxai.rules.Gradient()"]),
         (softmax_inside, "mixture/softmax", ["has no rule", "softmax inside", "kxai.rules.Gradient()"]),
-        (lstm, "memory", ["LSTM", "has no rule", "recurrent", "kxai.rules.Gradient()"]),
+        (raw_cell, "memory/raw", ["RawCell", "cannot be opened", "keras.ops", "kxai.rules.Gradient()"]),
         (dot, "similarity", ["Dot", "has no rule", "both depend on the input", "kxai.rules.Gradient()"]),
     ],
 )

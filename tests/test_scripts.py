@@ -20,7 +20,7 @@ def save(folder, *layers):
 
 
 def test_coverage_shows_every_cell_and_counts_failures(tmp_path, capsys, monkeypatch):
-    path, _ = save(tmp_path, keras.layers.LSTM(3, return_sequences=True))
+    path, _ = save(tmp_path, keras.layers.Softmax())
     monkeypatch.setattr(sys, "argv", ["coverage", str(path)])
     assert coverage_table.main() == 1
     head, row, *problems, total = capsys.readouterr().out.splitlines()
@@ -28,7 +28,7 @@ def test_coverage_shows_every_cell_and_counts_failures(tmp_path, capsys, monkeyp
     assert row.startswith("model.keras  ")
     assert row.count("works") == 2  # the gradients
     assert row.count("RuleError") == len(problems) == 4
-    assert "lrp.epsilon: RuleError: Node 'lstm" in problems[1]
+    assert "lrp.epsilon: RuleError: Node 'softmax" in problems[1]
     assert total == "1 networks, 4 failures"
 
 

@@ -69,6 +69,46 @@ def vjp(function: Callable[..., Any], *inputs: Any) -> tuple[tuple[Any, ...], Pu
     return outputs, pullback
 
 
+def scan(
+    step: Callable[..., tuple[Sequence[Any], Sequence[Any]]],
+    carried: Sequence[Any],
+    read: Sequence[Any],
+    written: Sequence[tuple[Any, Any]],
+    reverse: bool = False,
+) -> tuple[list[Any], list[Any]]:
+    """Run ``step`` once per element of the first axis of ``read``, in a loop: one copy of it, however many elements.
+
+    Args:
+        step: (carried, elements) -> (carried, written), sequences of tensors; what it carries keeps shape and dtype.
+        carried: tensors before the first step, the batch on their first axis.
+        read: tensors whose first axis is the time.
+        written: (shape, dtype) of what a step writes; None in a shape is any size.
+        reverse: whether the last element comes first.
+
+    Returns:
+        (carried after the last step, what was written, with the time of ``read`` as first axis).
+    """
+    count = tf.shape(read[0])[0] if read[0].shape[0] is None else read[0].shape[0]
+    shapes = [tf.TensorShape([None, *x.shape[1:]]) for x in carried]
+    arrays = [tf.TensorArray(dtype, count, element_shape=tf.TensorShape(shape)) for shape, dtype in written]
+
+    def body(index: Any, carried: Any, arrays: Any) -> Any:
+        place = count - 1 - index if reverse else index
+        after, results = step(list(carried), [x[place] for x in read])
+        after = [tf.ensure_shape(x, shape) for x, shape in zip(after, shapes, strict=True)]
+        return index + 1, after, [a.write(place, x) for a, x in zip(arrays, results, strict=True)]
+
+    _, last, arrays = tf.while_loop(
+        lambda index, *_: index < count,
+        body,
+        (tf.constant(0), list(carried), arrays),
+        shape_invariants=(tf.TensorShape([]), shapes, [tf.TensorShape(None)] * len(arrays)),
+        maximum_iterations=count,
+        parallel_iterations=1,
+    )
+    return list(last), [array.stack() for array in arrays]
+
+
 def compile(function: Callable[..., Any], signature: Any, jit: bool = False) -> Callable[..., Any]:
     """Compile ``function`` once for all batch sizes.
 

@@ -61,8 +61,8 @@ def attending(node: Node, facts: Facts) -> bool:
 
 
 def anything(node: Node, facts: Facts) -> bool:
-    """Every node."""
-    return True
+    """Every node; recurrent layers are opened, and their nodes matched one by one."""
+    return node.loop is None
 
 
 @final
@@ -122,12 +122,32 @@ class Composite:
             return registration.rule
         raise _no_rule(self, node)
 
-    def check_rows(self, facts: Facts) -> None:
-        """Raise UnknownNameError if a glob or a layer class matches no node: a row without effect is a mistake."""
-        paths = list(facts.graph.paths())
+    def closing(self, node: Node, facts: Facts) -> Rule | None:
+        """The rule of a recurrent node as a whole, None if it is to be opened.
+
+        A glob may name it on the way to its nodes: then it counts if its rule is defined for recurrent nodes.
+
+        Raises:
+            RuleError: the rule is not defined for the node.
+        """
+        for match, rule in self.rows:
+            glob = isinstance(match, str) and match not in (node.path, *node.merged)
+            if matches(match, node, facts) and not (glob and Kind.RECURRENT not in rule.kinds):
+                rule.check(node, facts)
+                return rule
+        return None
+
+    def check_rows(self, *parts: Facts) -> None:
+        """Raise UnknownNameError if a glob or a layer class matches no node: a row without effect is a mistake.
+
+        Args:
+            parts: facts of the model's graph, and of the bodies of its loops.
+        """
+        paths = [path for facts in parts for path in facts.graph.paths()]
+        nodes = [(node, facts) for facts in parts for node in facts.graph.nodes]
         for match, _ in self.rows:
-            if isinstance(match, type) and not any(matches(match, node, facts) for node in facts.graph.nodes):
-                known = {type(node.layer).__name__ for node in facts.graph.nodes if node.layer is not None}
+            if isinstance(match, type) and not any(matches(match, *pair) for pair in nodes):
+                known = {type(node.layer).__name__ for node, _ in nodes if node.layer is not None}
                 fix = "merged layers (batch normalisation) and layers that were opened are matched by their paths."
                 raise UnknownNameError("layer class in this model:", match.__name__, known, fix=fix)
             if isinstance(match, str) and not any(fnmatch.fnmatchcase(path, match) for path in paths):
@@ -170,7 +190,6 @@ _REASONS = {
         "a matrix product of two tensors that both depend on the input has no rule in this composite; lrp.attn and "
         "lrp.cp have one"
     ),
-    Kind.RECURRENT: "recurrent layers have no rule in this composite",
     Kind.LOOKUP: "a table lookup has no rule in this composite",
 }
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, final
 
 from kxai.composites.composite import Composite
-from kxai.errors import InputError, UnknownNameError
-from kxai.graph.canonize import canonize, drop_identities, merge_scales, strip_heads
+from kxai.errors import InputError, RuleError, UnknownNameError
+from kxai.graph.canonize import Canonizer, canonize, drop_identities, merge_scales, strip_heads
 from kxai.graph.facts import Facts
 from kxai.graph.graph import Edge, Graph, Kind, Node
-from kxai.rules import Pass, Rule
+from kxai.graph.loop import Loop
+from kxai.rules import Gradient, Pass, Rule
 
 
 @final
@@ -25,12 +27,14 @@ class Plan:
         facts: what is known of it.
         rules: the rule of every node that relevance reaches.
         starts_at_zero: whether the relevance of an explained output is 0 where the output is 0.
+        bodies: plans of the steps of recurrent nodes; these nodes have no rule of their own.
     """
 
     graph: Graph
     facts: Facts
     rules: Mapping[Node, Rule]
     starts_at_zero: bool
+    bodies: Mapping[Node, Plan] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[tuple[str, str, str]]:
@@ -40,10 +44,25 @@ class Plan:
             path = " + ".join((node.path, *node.merged))
             if node in self.rules:
                 rule = repr(self.rules[node])
+            elif node in self.bodies:
+                rule = "step by step"
             else:
                 rule = "sum over the vector, per token" if node in self.lookups else "-"
             table.append((path, node.kind.value, rule))
+            table += self.bodies[node].rows if node in self.bodies else []
         return table
+
+    @cached_property
+    def reached(self) -> frozenset[Node]:
+        """Nodes that relevance reaches."""
+        return frozenset({*self.rules, *self.bodies, *self.lookups})
+
+    def within_loop(self, path: str) -> Node | None:
+        """The recurrent node whose steps have a node of that path (a glob)."""
+        for node, body in self.bodies.items():
+            if fnmatch.filter(body.graph.paths(), path) or body.within_loop(path):
+                return node
+        return None
 
     @property
     def notes(self) -> list[str]:
@@ -82,8 +101,10 @@ class Plan:
         graph, known = self.graph, dict.fromkeys(self.graph.explained, self.starts_at_zero)
         for node in reversed(graph.nodes):
             rule = self.rules.get(node)
+            unreached = rule is None and node not in self.bodies
             above = all(known.get(edge, True) for edge in node.outputs)
-            vanishes = rule is None or rule.keeps_zeros or (rule.moves and above and self.facts.fixes_zero(node))
+            moved = rule is not None and rule.moves and above and self.facts.fixes_zero(node)
+            vanishes = unreached or moved or (rule is not None and rule.keeps_zeros)
             for edge in node.inputs:
                 known[edge] = known.get(edge, True) and vanishes
         return known
@@ -101,6 +122,9 @@ class Plan:
         for node, rule in self.rules.items():
             for position in self.inputs_of.get(node, ()):
                 rule.check_inputs(arrays[position])
+        for node in self.graph.nodes:
+            if node.loop is not None and node.loop.order.batch not in (None, len(arrays[0])):
+                raise _batch_error(node, len(arrays[0]))
         for node in self.lookups:
             if node.entries is not None and node.inputs[0] in self.graph.inputs:
                 _check_ids(node, node.entries, arrays[self.graph.inputs.index(node.inputs[0])])
@@ -125,6 +149,16 @@ class Plan:
         if found is None:
             raise UnknownNameError("node", path, self.graph.paths(), fix="print(kxai.plan(model, method)) lists them.")
         return found
+
+
+def _batch_error(node: Node, count: int) -> InputError:
+    batch = node.loop.order.batch  # type: ignore[union-attr]
+    return InputError(
+        f"Layer {node.path!r} is stateful: it holds the states of {batch} samples.",
+        expected=f"batches of {batch} samples",
+        received=f"{count} samples",
+        fix=f"explain a multiple of {batch} samples, with batch_size={batch}.",
+    )
 
 
 def _check_ids(node: Node, size: int, ids: Any) -> None:
@@ -162,25 +196,83 @@ def make_plan(
     canonizers = [drop_identities]
     if composite.merge:
         canonizers.append(merge_scales)
-    if strip:
-        canonizers.append(strip_heads)
-    graph = canonize(graph, *canonizers)
+    # The heads of the model are no heads of a step.
+    graph = canonize(_with_canonized_steps(graph, canonizers), *canonizers, *([strip_heads] if strip else []))
     facts = Facts(graph, nonnegative_inputs)
-    composite.check_rows(facts)
-    needed: set[Edge] = set(graph.explained)
-    rules: dict[Node, Rule] = {}
-    for node in reversed(graph.nodes):
-        if not needed.intersection(node.outputs) or not graph.active.intersection(node.outputs):
-            continue
-        reached: tuple[bool, ...] = (True,) * len(node.inputs)
-        if node.kind is not Kind.LOOKUP:
-            rules[node] = composite.rule(node, facts)
-            reached = rules[node].reaches(node, facts)
-        pairs = zip(node.inputs, reached, strict=True)
-        needed.update(edge for edge, reach in pairs if reach and edge in graph.active)
+    composite.check_rows(*_with_bodies(facts))
+    plan, needed = _ruled(facts, composite, starts_at_zero)
     if not needed.intersection(graph.inputs):
         raise InputError(
             "No output of the model depends on its inputs in a way that could be explained.",
             fix="look at print(kxai.plan(model, 'gradient')) for the node where the path ends.",
         )
-    return Plan(graph, facts, dict(reversed(rules.items())), starts_at_zero)
+    return plan
+
+
+def _with_canonized_steps(graph: Graph, canonizers: Sequence[Canonizer]) -> Graph:
+    def canonized(loop: Loop) -> Loop:
+        return replace(loop, body=canonize(_with_canonized_steps(loop.body, canonizers), *canonizers))
+
+    nodes = (node if node.loop is None else replace(node, loop=canonized(node.loop)) for node in graph.nodes)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _ruled(facts: Facts, composite: Composite, starts_at_zero: bool) -> tuple[Plan, set[Edge]]:
+    """A rule, or a plan of its steps, for every node that relevance reaches; and the edges that it reaches."""
+    graph = facts.graph
+    needed: set[Edge] = set(graph.explained)
+    rules: dict[Node, Rule] = {}
+    bodies: dict[Node, Plan] = {}
+    for node in reversed(graph.nodes):
+        if not needed.intersection(node.outputs) or not graph.active.intersection(node.outputs):
+            continue
+        reached: tuple[bool, ...] = (True,) * len(node.inputs)
+        if node.loop is not None:
+            rule = composite.closing(node, facts) or _opened(node, facts, composite, bodies)
+            if rule is not None:
+                rules[node] = rule
+        elif node.kind is not Kind.LOOKUP:
+            rules[node] = composite.rule(node, facts)
+            reached = rules[node].reaches(node, facts)
+        pairs = zip(node.inputs, reached, strict=True)
+        needed.update(edge for edge, reach in pairs if reach and edge in graph.active)
+    ordered = dict(reversed(rules.items()))
+    return Plan(graph, facts, ordered, starts_at_zero, dict(reversed(bodies.items()))), needed
+
+
+def _with_bodies(facts: Facts) -> list[Facts]:
+    """Facts of a graph and of the bodies of its loops, and of theirs."""
+    loops = [node.loop for node in facts.graph.nodes if node.loop is not None]
+    return [facts, *(inner for loop in loops for inner in _with_bodies(Facts(loop.body)))]
+
+
+def _opened(node: Node, facts: Facts, composite: Composite, bodies: dict[Node, Plan]) -> Rule | None:
+    """Plan the steps of a recurrent node; if all is derivatives, the derivative of the whole is its rule."""
+    body = Facts(node.loop.body)  # type: ignore[union-attr]
+    if any(inner.kind is Kind.LOOKUP for inner in body.graph.nodes):
+        raise RuleError(
+            f"Layer {node.path!r} looks up token ids at each step.",
+            expected="an embedding before the recurrent layer",
+            fix="embed the whole sequence first: the result is the same.",
+        )
+    plan, _ = _ruled(body, composite, starts_at_zero=False)
+    if not plan.bodies and all(isinstance(rule, Gradient) for rule in plan.rules.values()):
+        return Gradient()
+    if node.loop is not None and node.inputs[node.loop.sources[0] or 0] in facts.reached:
+        _check_first(node, plan, composite)
+    bodies[node] = plan
+    return None
+
+
+def _check_first(node: Node, plan: Plan, composite: Composite) -> None:
+    """Refuse a rule for the layer that the input meets first, if that layer is within a loop."""
+    as_first = Facts(replace(plan.graph, inner=False))
+    for inner, rule in plan.rules.items():
+        wanted = composite.rule(inner, as_first)
+        if inner.kind is Kind.AFFINE and wanted != rule:
+            raise RuleError(
+                f"Composite {composite.name!r} gives the layer that the input meets first the rule {wanted!r}, but "
+                f"{inner.path!r} meets the states of the recurrent layer {node.path!r}, too.",
+                expected="a composite without a rule for the first layer, or a first layer that is not recurrent",
+                fix=f'name the rule: composite.but(("{inner.path}", kxai.rules.{rule!r})).',
+            )

@@ -15,6 +15,7 @@ from kxai.errors import ModelError
 from kxai.graph.affine import Affine, Scale
 from kxai.graph.classify import refine
 from kxai.graph.graph import Edge, Graph, Kind, Node
+from kxai.graph.loop import Loop
 
 
 @final
@@ -139,8 +140,9 @@ def _node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) ->
         # A constant that broadcasts the tensor has no factor and shift per channel of it.
         scale=one.scale or (_operation_scale(one, template) if inputs[0].shape == outputs[0].shape else None),
         average=one.average,
-        layer=one.layer,
         entries=one.entries,
+        loop=_loop(one, two, template, inputs, sizes),
+        layer=one.layer,
         holds_constants=any(map(_is_array, tree.flatten(template))),
         reason=reason,
     )
@@ -162,6 +164,17 @@ def _constant_node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int,
     outputs = tuple(edges[id(tensor)] for tensor in one.outputs)
     widened = _in_float32(call) if any("float16" in edge.dtype for edge in outputs) else call
     return Node(one.path, one.op, one.kind, widened, inputs, outputs)
+
+
+def _loop(one: Any, two: Any, template: Any, inputs: tuple[Edge, ...], sizes: tuple[int, int]) -> Loop | None:
+    if one.loop is None:
+        return None
+    names = tuple(f"output {i}" for i, _ in enumerate(one.loop.outputs))
+    specs = [Edge(tuple(tensor.shape), tensor.dtype) for tensor in one.loop.inputs]
+    body = replace(assemble(specs, names, (one.loop, two.loop), sizes), inner=True)
+    sequence, _, *states = template[0]
+    sources = tuple(slot.index if isinstance(slot, _Slot) else None for slot in (sequence, *states))
+    return Loop(body, one.loop.order, _filled(lambda batch: lambda *args: args, template, inputs), sources)
 
 
 def _kind(one: Any, template: Any, unique: int, affine: Affine | None) -> tuple[Kind, str]:

@@ -66,7 +66,6 @@ LAYERS: dict[type, tuple[str, Kind]] = {
         ("Softmax", "softmax", Kind.SOFTMAX),
         ("RMSNormalization", "rms_norm", Kind.NORM),
         ("UnitNormalization", "unit_norm", Kind.NORM),
-        ("SimpleRNN GRU LSTM RNN Bidirectional ConvLSTM1D ConvLSTM2D ConvLSTM3D", "recurrent", Kind.RECURRENT),
     )
     for layer in layers_named(names)
 }

@@ -29,7 +29,7 @@ _FIXES_ZERO = frozenset(
 
 def reached_from_inputs(graph: Graph) -> frozenset[Edge]:
     """Edges that hold the input itself, up to reshaping, padding, rescaling and normalisation by constants."""
-    reached = set(graph.inputs)
+    reached: set[Edge] = set() if graph.inner else set(graph.inputs)
     for node in graph.nodes:
         if node.kind in (Kind.ROUTE, Kind.SCALE) and all(
             edge in reached for edge in node.inputs if edge in graph.active

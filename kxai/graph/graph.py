@@ -6,9 +6,12 @@ import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from kxai.graph.affine import Affine, Scale
+
+if TYPE_CHECKING:
+    from kxai.graph.loop import Loop
 
 
 @final
@@ -70,10 +73,11 @@ class Node:
         affine: for AFFINE nodes, the linear map, its kernel and bias.
         scale: for SCALE nodes whose factor and shift are per channel.
         average: for MAX nodes, the averaging counterpart with the same windows.
+        loop: for RECURRENT nodes, what they do at each step.
+        entries: for LOOKUP nodes, how many rows the table has.
         layer: the user's Keras layer that was called, for matching and messages.
         merged: paths of nodes that were merged into this one.
         holds_constants: whether a constant tensor is among the operands (it is no edge, so nothing is known of it).
-        entries: for LOOKUP nodes, how many rows the table has.
         reason: for OPAQUE nodes, why the call could not be opened.
     """
 
@@ -86,10 +90,11 @@ class Node:
     affine: Affine | None = None
     scale: Scale | None = None
     average: Callable[..., Any] | None = None
+    loop: Loop | None = None
+    entries: int | None = None
     layer: Any = field(default=None, repr=False)
     merged: tuple[str, ...] = ()
     holds_constants: bool = False
-    entries: int | None = None
     reason: str = ""
 
     def run(self, *tensors: Any) -> tuple[Any, ...]:
@@ -110,6 +115,7 @@ class Graph:
         output_names: one name per output.
         explained: per output, the edge that a target refers to (the logit where a softmax was stripped).
         notes: what canonizers did, for people.
+        inner: whether it is one step of a loop, so that its inputs are not the model's.
     """
 
     nodes: tuple[Node, ...]
@@ -120,6 +126,7 @@ class Graph:
     output_names: tuple[str, ...]
     explained: tuple[Edge, ...]
     notes: tuple[str, ...] = ()
+    inner: bool = False
 
     @cached_property
     def producer(self) -> dict[Edge, Node]:

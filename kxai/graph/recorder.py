@@ -17,6 +17,7 @@ from kxai.graph.classify import ACTIVATIONS, IDENTITIES, LAYERS, OPS, op_name, o
 from kxai.graph.constants import Constants, Repeat, symbolic, watch
 from kxai.graph.expand import EXPANSIONS, OP_EXPANSIONS, average_of
 from kxai.graph.graph import Kind
+from kxai.graph.loop import RecordedStep
 from kxai.graph.registered import registration_of
 
 
@@ -41,6 +42,7 @@ class Call:
     affine: Affine | None = None
     scale: Scale | None = None
     average: Callable[..., Any] | None = None
+    loop: RecordedStep | None = None
     reason: str = ""
     within: str | None = None
     entries: int | None = None
@@ -64,23 +66,23 @@ class Recorder:
         model: the model that is called.
         closed: path -> reason, of custom layers that must not be opened.
         recording: makes a recorder the one that symbolic calls go to, while the context lasts.
-    """
         whole: layer classes that stay one node because somebody has a rule for them.
+    """
 
     def __init__(
         self,
         model: Any,
         closed: Mapping[str, str],
         recording: Callable[[Recorder], contextlib.AbstractContextManager[Any]],
-    ) -> None:
         whole: tuple[type, ...] = (),
+    ) -> None:
         self.calls: list[Call] = []
         self.paused = False
         self._model = model
         self._closed = dict(closed)
         self._recording = recording
-        self._repeats = False
         self._whole = whole
+        self._repeats = False
         self._opened: list[str] = []
         self._scopes: list[str] = []
         self._counts: dict[str, int] = {}
@@ -127,31 +129,30 @@ class Recorder:
         args, kwargs = _first_is_positional(layer, args, kwargs)
         root = layer is self._model and not self.calls and not self._scopes
         with contextlib.nullcontext() if root else self._scope(layer.name):
-            base = own_class(layer, EXPANSIONS)
             registration = registration_of(layer)
             if registration is not None:
                 return self._keep_whole(layer, args, kwargs, registration.kind)
+            base = own_class(layer, EXPANSIONS)
             if base is not None:
                 return EXPANSIONS[base](self, layer, *args, **kwargs)
             if own_class(layer, IDENTITIES) is not None and not kwargs.get("training"):
                 return args[0]
             base = own_class(layer, LAYERS)
             op, kind = LAYERS[base] if base is not None else (type(layer).__name__.lower(), Kind.OPAQUE)
-            if kind is Kind.RECURRENT and layer.stateful:
-                raise ModelError(
-                    f"Layer {layer.name!r} is stateful: explaining it would change its state.",
-                    expected="recurrent layers with stateful=False",
-                    fix="build the same model with stateful=False and copy the weights.",
-                )
             closed = Call(
-            if isinstance(layer, self._whole):
-                return self._keep_whole(layer, args, kwargs)
                 "", op, kind, layer.call, args, [], kwargs, layer=layer,
                 average=average_of(layer) if kind is Kind.MAX else None,
             )  # fmt: skip
             if base is not None:
                 return self._append(closed, layer.compute_output_spec(*args, **kwargs))
+            if isinstance(layer, self._whole):
+                return self._keep_whole(layer, args, kwargs)
             if isinstance(layer, keras.Function):
+                self._named.update(id(operation) for operation in layer.operations)
+            return self._open(
+                lambda: layer.call(*args, **kwargs), closed, lambda: layer.compute_output_spec(*args, **kwargs)
+            )
+
     def _keep_whole(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], kind: Kind | None = None) -> Any:
         """Record a layer as one node, whatever it is made of."""
         self.paused = True
@@ -172,11 +173,6 @@ class Recorder:
             )
         return self._append(call, outputs)
 
-                self._named.update(id(operation) for operation in layer.operations)
-            return self._open(
-                lambda: layer.call(*args, **kwargs), closed, lambda: layer.compute_output_spec(*args, **kwargs)
-            )
-
     def on_operation(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A ``keras.ops`` operation was called with symbolic tensors."""
         class_name, op = type(operation).__name__, op_name(operation)
@@ -187,6 +183,18 @@ class Recorder:
             reason = "" if class_name in OPS else f"the operation {op!r} is not in kxai's table"
             closed = Call("", op, kind, operation.call, args, [], kwargs, operation=operation, reason=reason)
             return self._append(closed, operation.compute_output_spec(*args, **kwargs))
+
+    @contextlib.contextmanager
+    def apart(self, *scopes: str) -> Iterator[list[Call]]:
+        """Inside, calls go to a list of their own (the body of a loop), under ``scopes`` in the current layer."""
+        outer, self.calls = self.calls, []
+        with contextlib.ExitStack() as stack:
+            for scope in scopes:
+                stack.enter_context(self._scope(scope))
+            try:
+                yield self.calls
+            finally:
+                self.calls = outer
 
     @property
     def path(self) -> str:

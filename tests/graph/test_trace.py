@@ -535,12 +535,6 @@ def test_other_threads_see_keras_as_it_is():
     assert all(name == ["InputLayer", "Relu", "Dense"] for name in names)
 
 
-def test_stateful_layers_are_refused():
-    model = keras.Sequential([layers.Input(batch_shape=(2, 5, 3)), layers.LSTM(4, stateful=True)])
-    with pytest.raises(ModelError, match="is stateful: explaining it would change its state"):
-        trace(model, input_specs(model))
-
-
 def test_quantised_layers_are_refused():
     model = keras.Sequential([layers.Input((6,)), layers.Dense(4), layers.Dense(2)])
     with warnings.catch_warnings():

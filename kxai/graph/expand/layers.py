@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -230,11 +231,10 @@ def _centred(record: Any, layer: Any, op: str, x: Any, mean: Callable[[Any], Any
 
 def _time_distributed(record: Any, layer: Any, x: Any, training: Any = None, mask: Any = None) -> Any:
     """Time steps join the batch: each step meets the inner layer under that layer's own rules."""
-    if mask is not None:
-        outputs = layer.compute_output_spec(x)
-        reason = "TimeDistributed with a mask is not supported"
-        return record.emit("time_distributed", Kind.OPAQUE, layer.call, [x], outputs, layer=layer, reason=reason)
-    inner = layer.layer(ops.reshape(x, (-1, *x.shape[2:])), training=False)
+    masks = {}
+    if mask is not None and "mask" in inspect.signature(layer.layer.call).parameters:
+        masks["mask"] = ops.reshape(mask, (-1, *mask.shape[2:]))
+    inner = layer.layer(ops.reshape(x, (-1, *x.shape[2:])), training=False, **masks)
     return ops.reshape(inner, (-1, x.shape[1], *inner.shape[1:]))
 
 
