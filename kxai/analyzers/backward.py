@@ -11,7 +11,8 @@ from typing import Any, TypeVar, final
 import numpy as np
 from keras import tree
 
-from kxai.analyzers.analyzer import Analyzer
+from kxai.analyzers.analyzer import Analyzer, concrete
+from kxai.analyzers.inputs import to_arrays
 from kxai.analyzers.program import Program, Readout, Start
 from kxai.composites import Composite, Plan, make_plan, preset
 from kxai.composites.presets import deep_taylor
@@ -76,9 +77,11 @@ class BackwardAnalyzer(Analyzer):
         """The table node | kind | rule; all errors of the method are raised here.
 
         Args:
-            inputs: an example batch, needed for subclassed models that do not say what their inputs look like.
+            inputs: an example batch. Needed for subclassed models, which do not say what their inputs look like, and for
+                layers that compute with a size that the model leaves open, such as the length of a text.
         """
-        return self._plan_for(self._specs(inputs))
+        specs = self._specs(inputs)
+        return self._plan_for(specs if inputs is None else concrete(specs, to_arrays(inputs, specs)))
 
     @property
     def traces(self) -> int:

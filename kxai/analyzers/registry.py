@@ -119,7 +119,8 @@ def plan(model: Any, method: str | Composite = "lrp.epsilon_plus", inputs: Any =
     Args:
         model: a built Keras model.
         method: name of a method, or a Composite.
-        inputs: an example batch, needed only for subclassed models that do not say what their inputs look like.
+        inputs: an example batch. Needed for subclassed models, which do not say what their inputs look like, and for
+            layers that compute with a size that the model leaves open, such as the length of a text.
         hyperparameters: of the method.
 
     Raises:
