@@ -168,7 +168,7 @@ def _weight(variable: Any, shifts: bool, random: np.random.Generator) -> np.ndar
         return value + random.normal(0, 0.2, shape)
     if name in ("beta", "moving_mean") or ("bias" in name and "relative" not in name):
         return random.normal(0, 0.1, shape) * shifts
-    if name in _TOKENS or "position_embedding" in variable.path:
+    if name in _TOKENS or any("position_embedding" in part for part in variable.path.split("/")[-2:]):
         return random.normal(0, 0.3, shape) * shifts
     return random.normal(0, 2 * np.prod(shape[:-1]) ** -0.5, shape) if np.std(value) < 0.05 else None
 

@@ -149,8 +149,10 @@ class Graph:
         for node in self.nodes:
             if node.kind is Kind.CONSTANT or node.op in _CONSTANT_OPS or not active.intersection(node.inputs):
                 continue
+            # Integers next to floats say where those were found: they are positions, not values.
+            integers = node.kind in _INTEGER_KINDS and not any(edge.is_float for edge in node.outputs)
             for edge in node.outputs:
-                if edge.is_float or (node.kind in _INTEGER_KINDS and edge.dtype != "bool"):
+                if edge.is_float or (integers and edge.dtype != "bool"):
                     active.add(edge)
         return frozenset(active)
 

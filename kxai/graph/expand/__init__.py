@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 from kxai.graph.expand.attention import ATTENTION_EXPANSIONS
+from kxai.graph.expand.fourier import FOURIER_EXPANSIONS
 from kxai.graph.expand.layers import LAYER_EXPANSIONS, average_of
 from kxai.graph.expand.operations import OPERATION_EXPANSIONS
 from kxai.graph.expand.recurrent import RECURRENT_EXPANSIONS
 
 EXPANSIONS: dict[type, Callable[..., Any]] = {**LAYER_EXPANSIONS, **RECURRENT_EXPANSIONS}
-OP_EXPANSIONS: dict[str, Callable[..., Any]] = {**OPERATION_EXPANSIONS, **ATTENTION_EXPANSIONS}
+OP_EXPANSIONS: dict[str, Callable[..., Any]] = {**OPERATION_EXPANSIONS, **ATTENTION_EXPANSIONS, **FOURIER_EXPANSIONS}
 
 __all__ = ["EXPANSIONS", "OP_EXPANSIONS", "average_of"]
