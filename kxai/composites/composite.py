@@ -13,7 +13,7 @@ from kxai.errors import ArgumentError, RuleError, UnknownNameError
 from kxai.graph.facts import Facts
 from kxai.graph.graph import Kind, Node
 from kxai.graph.registered import registration_of
-from kxai.rules import Rule
+from kxai.rules import Gradient, Rule
 
 Predicate = Callable[[Node, Facts], bool]
 Match = Kind | type | str | Predicate
@@ -114,6 +114,7 @@ class Composite:
         """
         for match, rule in self.rows:
             if matches(match, node, facts):
+                _check_samples(rule, node, facts)
                 rule.check(node, facts)
                 return rule
         registration = registration_of(node.layer)
@@ -167,6 +168,18 @@ def matches(match: Match, node: Node, facts: Facts) -> bool:
     return match(node, facts)
 
 
+def _check_samples(rule: Rule, node: Node, facts: Facts) -> None:
+    """Relevance belongs to one sample; where a value is made of several, there is none."""
+    batched = any(edge.batch is not None for edge in node.inputs if edge in facts.graph.active)
+    if batched and node.outputs[0].batch is None and not isinstance(rule, Gradient):
+        raise RuleError(
+            f"Node {node.path!r} mixes the samples of a batch, so relevance would leave its sample.",
+            expected="operations that keep the batch axis",
+            received=f"{node.op}, of shape {node.outputs[0].shape} from {node.inputs[0].shape}",
+            fix="reduce over the other axes; for statistics of the training data use BatchNormalization.",
+        )
+
+
 def _check_row(row: Any) -> None:
     if not (isinstance(row, tuple) and len(row) == 2 and isinstance(row[1], Rule)):
         raise ArgumentError(
@@ -196,6 +209,15 @@ _REASONS = {
 
 def _no_rule(composite: Composite, node: Node) -> RuleError:
     layer = "" if node.layer is None else f" (layer {type(node.layer).__name__})"
+    if node.kind is Kind.OPAQUE and (node.layer is None or type(node.layer).__module__.startswith("keras.")):
+        return RuleError(
+            f"Node {node.path!r}{layer} has no rule: {node.reason}.",
+            expected="operations that relevance has rules for",
+            fix=(
+                f'accept the plain gradient there: composite.but(("{node.path}", kxai.rules.Gradient())); or put it '
+                "into a layer of its own and kxai.rules.register(layer_class, rule). Gradient methods work as they are."
+            ),
+        )
     if node.kind is Kind.OPAQUE:
         return RuleError(
             f"Node {node.path!r}{layer} cannot be opened: {node.reason}.",

@@ -55,12 +55,13 @@ LAYERS: dict[type, tuple[str, Kind]] = {
         ("Average", "average", Kind.SUM),
         (_ranks("AveragePooling", "AdaptiveAveragePooling"), "average_pool", Kind.SUM),
         (_ranks("GlobalAveragePooling"), "global_average_pool", Kind.SUM),
-        ("Resizing", "resize", Kind.SUM),
+        ("Resizing RandomCrop", "resize", Kind.SUM),
         ("Multiply", "multiply", Kind.PRODUCT),
         ("Dot", "dot", Kind.BILINEAR),
         ("Normalization", "normalization", Kind.SCALE),
         ("Rescaling", "rescaling", Kind.SCALE),
         ("LeakyReLU", "leaky_relu", Kind.ELEMENTWISE),
+        ("Solarization", "solarization", Kind.ELEMENTWISE),
         ("PReLU", "prelu", Kind.ELEMENTWISE),
         ("ELU", "elu", Kind.ELEMENTWISE),
         ("Softmax", "softmax", Kind.SOFTMAX),
@@ -86,15 +87,19 @@ _OPS = {
         Reshape Ravel Transpose Squeeze ExpandDims Concatenate Stack Hstack Vstack Dstack Pad GetItem Slice Split Hsplit
         Vsplit Dsplit ArraySplit Unstack Take TakeAlongAxis Flip Fliplr Flipud Rot90 Roll Repeat Tile BroadcastTo
         Swapaxes Moveaxis Cast SaturateCast Copy ConvertToTensor Diagonal Tril Triu DepthToSpace SpaceToDepth Where
-        Sort SliceUpdate Scatter ScatterUpdate Unfold ExtractPatches PadImages CropImages View""",
-    Kind.MAX: "Max Amax Min Amin Maximum Minimum Fmax Fmin MaxPool AdaptiveMaxPool",
+        Sort SliceUpdate Scatter ScatterUpdate Unfold ExtractPatches PadImages CropImages View Append Rearrange
+        Diag Diagflat ExtractSequences Meshgrid Select TopK Real Conj Conjugate""",
+    Kind.MAX: """
+        Max Amax Min Amin Maximum Minimum Fmax Fmin MaxPool AdaptiveMaxPool Median Quantile Percentile
+        Nanmax Nanmin Nanmedian Nanquantile Nanpercentile SegmentMax SegmentMin""",
     Kind.SUM: """
         Add Subtract Sum Mean Average AveragePool AdaptiveAveragePool Cumsum Negative Trace Diff Resize Fold
-        RGBToGrayscale""",
+        RGBToGrayscale Nansum Nanmean Nancumsum Trapezoid SegmentSum GaussianBlur AffineTransform
+        PerspectiveTransform MapCoordinates ScaleAndTranslate SobelEdges""",
     Kind.PRODUCT: "Multiply Divide TrueDivide DivideNoNan",
-    Kind.BILINEAR: "Matmul Dot Einsum Tensordot Vdot Inner Outer Kron",
+    Kind.BILINEAR: "Matmul Dot Einsum Tensordot Vdot Inner Outer Kron Cross Correlate",
     Kind.AFFINE: "Conv DepthwiseConv ConvTranspose",
-    Kind.SCALE: "BatchNorm",
+    Kind.SCALE: "BatchNorm Deg2rad Rad2deg",
     Kind.SOFTMAX: "Softmax LogSoftmax Sparsemax",
     Kind.NORM: "RMSNorm Normalize",
     Kind.LOOKUP: "OneHot",
@@ -103,10 +108,32 @@ _OPS = {
         LeakyRelu HardSigmoid HardSilu Elu Selu Gelu Celu TanhShrink HardTanh HardShrink Threshold Mish Absolute Abs
         Fabs Arccos Arccosh Arcsin Arcsinh Arctan Arctanh Cbrt Clip Cos Cosh Exp Exp2 Expm1 Log Log10 Log1p Log2
         Power Reciprocal Sin Sinc Sinh Sqrt Rsqrt Square Tan Tanh Erf Erfc StopGradient Sign Round Floor Ceil
-        NanToNum ZerosLike OnesLike""",
+        NanToNum ZerosLike OnesLike FullLike EmptyLike Trunc Heaviside FloorDivide Erfinv I0 Arctan2 Hypot Logaddexp
+        Logaddexp2 Mod Fmod Ldexp""",
 }
 # Operations carry no public class; their class names are unique among operations (layers are looked up by class above).
 OPS: dict[str, Kind] = {name: kind for kind, names in _OPS.items() for name in names.split()}
+
+# Operations that stay closed: what they do -> their class names. Gradient methods run through those of the first group.
+_CLOSED = {
+    "it has no rule": """
+        Prod Nanprod Cumprod Nancumprod SegmentProd Nextafter Angle CDist Corrcoef Vander Cholesky CholeskyInverse Det
+        Eig Eigh Inv Logdet LuFactor Lstsq Pinv Qr SVD Slogdet Solve SolveTriangular JVP RGBToHSV HSVToRGB SSIM PSNR
+        BinaryCrossentropy CategoricalCrossentropy SparseCategoricalCrossentropy CTCLoss ElasticTransform""",
+    "it computes with complex numbers": """
+        FFT FFT2 IFFT2 RFFT IRFFT STFT ISTFT Imag Polar ViewAsComplex ViewAsReal""",
+    "it calls a Python function that cannot be looked into": """
+        AssociativeScan Cond ForiLoop Map Scan Switch VectorizedMap WhileLoop""",
+    "its result has no derivative": """
+        All AllClose Any Arange Argmax Argmin Argpartition Argsort Array Bincount BitwiseAnd BitwiseInvert
+        BitwiseLeftShift BitwiseNot BitwiseOr BitwiseRightShift BitwiseXor CTCDecode CountNonzero Digitize Equal Full
+        Gcd Geomspace Greater GreaterEqual Histogram InTopK IsIn Isclose Isfinite Isinf Isnan Isneginf Isposinf Isreal
+        Lcm LeftShift Less LessEqual Linspace LogicalAnd LogicalNot LogicalOr LogicalXor Logspace MatrixRank MultiHot
+        Nanargmax Nanargmin Ndim Nonzero NotEqual RightShift SearchSorted Signbit Size Unique UnravelIndex""",
+}
+CLOSED: dict[str, str] = {name: reason for reason, names in _CLOSED.items() for name in names.split()}
+# Their Python functions may hold symbolic tensors of the layer around them, which then has to stay closed with them.
+HIGHER_ORDER = frozenset(name for name, reason in CLOSED.items() if "Python function" in reason)
 
 _RENAMED = {"ReLU": "relu", "Silu": "silu", "Max": "max", "Amax": "max", "Min": "min", "Amin": "min"}
 
@@ -128,11 +155,19 @@ def op_name(operation: Any) -> str:
     return "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name))
 
 
+# Sums with weights that their other operands determine.
+_LINEAR_IN_FIRST = frozenset(
+    "trapezoid affine_transform perspective_transform map_coordinates scale_and_translate".split()
+)
+
+
 def refine(op: str, kind: Kind, active: tuple[bool, ...]) -> Kind:
     """The kind of a call once it is known which of its operands carry relevance.
 
     A sum or product with a constant maps each input to one output; a function of two elements (a power) has no rule.
     """
+    if any(active[1:]) and op in _LINEAR_IN_FIRST:
+        return Kind.OPAQUE
     if sum(active) > 1:
         return Kind.OPAQUE if kind is Kind.ELEMENTWISE else kind
     if len(active) == 0:

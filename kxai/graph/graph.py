@@ -174,4 +174,7 @@ class Graph:
 _INTEGER_KINDS = (Kind.ROUTE, Kind.SCALE, Kind.ELEMENTWISE, Kind.MAX)
 
 # Their derivative is zero by definition: what they return is a constant to every explanation.
-_CONSTANT_OPS = frozenset({"stop_gradient", "sign", "round", "floor", "ceil", "zeros_like", "ones_like", "shape"})
+_CONSTANT_OPS = frozenset(
+    "stop_gradient sign round floor ceil trunc floor_divide heaviside zeros_like ones_like full_like empty_like "
+    "shape".split()
+)

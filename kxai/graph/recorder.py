@@ -13,7 +13,7 @@ from keras import tree
 
 from kxai.errors import KxaiError, ModelError
 from kxai.graph.affine import Affine, Scale
-from kxai.graph.classify import ACTIVATIONS, IDENTITIES, LAYERS, OPS, op_name, own_class
+from kxai.graph.classify import ACTIVATIONS, CLOSED, HIGHER_ORDER, IDENTITIES, LAYERS, OPS, op_name, own_class
 from kxai.graph.constants import Constants, Repeat, symbolic, watch
 from kxai.graph.expand import EXPANSIONS, OP_EXPANSIONS, average_of
 from kxai.graph.graph import Kind
@@ -179,12 +179,15 @@ class Recorder:
 
     def on_operation(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A ``keras.ops`` operation was called with symbolic tensors."""
+            if class_name in HIGHER_ORDER and self._opened:
+                raise _Unopenable(f"it uses keras.ops.{op}, which calls a Python function that cannot be looked into")
         class_name, op = type(operation).__name__, op_name(operation)
         with self._scope(operation.name if id(operation) in self._named else op):
             if class_name in OP_EXPANSIONS:
                 return OP_EXPANSIONS[class_name](self, operation, *args, **kwargs)
             kind = OPS.get(class_name, Kind.OPAQUE)
-            reason = "" if class_name in OPS else f"the operation {op!r} is not in kxai's table"
+            unknown = "" if class_name in OPS else "it is not in kxai's table of operations"
+            reason = CLOSED.get(class_name, unknown)
             closed = Call("", op, kind, operation.call, args, [], kwargs, operation=operation, reason=reason)
             return self._append(closed, operation.compute_output_spec(*args, **kwargs))
 

@@ -173,6 +173,7 @@ def _recording(recorder: Recorder, unbuilt: dict[int, Any]) -> Iterator[Recorder
     """
     layer_call, operation_call = keras.Layer.symbolic_call, keras.Operation.symbolic_call
     maybe_build, node, assign = keras.Layer._maybe_build, layer_module.Node, keras.Variable.assign
+    add_loss = keras.Layer.add_loss
 
     def active() -> Recorder | None:
         found: Recorder | None = getattr(_THREAD, "recorder", None)
@@ -206,6 +207,11 @@ def _recording(recorder: Recorder, unbuilt: dict[int, Any]) -> Iterator[Recorder
             fix="assign, or draw random numbers, only if training is True, and call the layer with training=False.",
         )
 
+    def on_loss(layer: Any, loss: Any) -> None:
+        # Losses are for training; those of a symbolic run would stay in the layer.
+        if getattr(_THREAD, "recorder", None) is None:
+            add_loss(layer, loss)
+
     def on_node(*args: Any, **kwargs: Any) -> Any:
         return None if getattr(_THREAD, "recorder", None) is not None else node(*args, **kwargs)
 
@@ -213,6 +219,7 @@ def _recording(recorder: Recorder, unbuilt: dict[int, Any]) -> Iterator[Recorder
         (keras.Layer, "symbolic_call", on_layer),
         (keras.Operation, "symbolic_call", on_operation),
         (keras.Layer, "_maybe_build", on_build),
+        (keras.Layer, "add_loss", on_loss),
         (keras.Variable, "assign", on_assign),
         (layer_module, "Node", on_node),
         *((keras.Variable, f"__{name}__", _with_symbolic(name, active)) for name in _OPERATORS),
