@@ -14,8 +14,14 @@ from kxai.graph.expand.fourier import FOURIER_EXPANSIONS
 from kxai.graph.expand.layers import LAYER_EXPANSIONS, average_of
 from kxai.graph.expand.operations import OPERATION_EXPANSIONS
 from kxai.graph.expand.recurrent import RECURRENT_EXPANSIONS
+from kxai.graph.expand.statistics import STATISTICS_EXPANSIONS
 
 EXPANSIONS: dict[type, Callable[..., Any]] = {**LAYER_EXPANSIONS, **RECURRENT_EXPANSIONS}
-OP_EXPANSIONS: dict[str, Callable[..., Any]] = {**OPERATION_EXPANSIONS, **ATTENTION_EXPANSIONS, **FOURIER_EXPANSIONS}
+OP_EXPANSIONS: dict[str, Callable[..., Any]] = {
+    **OPERATION_EXPANSIONS,
+    **STATISTICS_EXPANSIONS,
+    **ATTENTION_EXPANSIONS,
+    **FOURIER_EXPANSIONS,
+}
 
 __all__ = ["EXPANSIONS", "OP_EXPANSIONS", "average_of"]
