@@ -17,6 +17,7 @@ from kxai.graph.classify import ACTIVATIONS, CLOSED, HIGHER_ORDER, IDENTITIES, L
 from kxai.graph.constants import Constants, Repeat, symbolic, watch
 from kxai.graph.expand import EXPANSIONS, OP_EXPANSIONS, average_of
 from kxai.graph.graph import Kind
+from kxai.graph.loop import RecordedStep
 from kxai.graph.registered import registration_of
 
 
@@ -41,6 +42,7 @@ class Call:
     affine: Affine | None = None
     scale: Scale | None = None
     average: Callable[..., Any] | None = None
+    loop: RecordedStep | None = None
     reason: str = ""
     within: str | None = None
     entries: int | None = None
@@ -137,12 +139,6 @@ class Recorder:
                 return args[0]
             base = own_class(layer, LAYERS)
             op, kind = LAYERS[base] if base is not None else (type(layer).__name__.lower(), Kind.OPAQUE)
-            if kind is Kind.RECURRENT and layer.stateful:
-                raise ModelError(
-                    f"Layer {layer.name!r} is stateful: explaining it would change its state.",
-                    expected="recurrent layers with stateful=False",
-                    fix="build the same model with stateful=False and copy the weights.",
-                )
             closed = Call(
                 "", op, kind, layer.call, args, [], kwargs, layer=layer,
                 average=average_of(layer) if kind is Kind.MAX else None,
@@ -179,17 +175,29 @@ class Recorder:
 
     def on_operation(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A ``keras.ops`` operation was called with symbolic tensors."""
-            if class_name in HIGHER_ORDER and self._opened:
-                raise _Unopenable(f"it uses keras.ops.{op}, which calls a Python function that cannot be looked into")
         class_name, op = type(operation).__name__, op_name(operation)
         with self._scope(operation.name if id(operation) in self._named else op):
             if class_name in OP_EXPANSIONS:
                 return OP_EXPANSIONS[class_name](self, operation, *args, **kwargs)
+            if class_name in HIGHER_ORDER and self._opened:
+                raise _Unopenable(f"it uses keras.ops.{op}, which calls a Python function that cannot be looked into")
             kind = OPS.get(class_name, Kind.OPAQUE)
             unknown = "" if class_name in OPS else "it is not in kxai's table of operations"
             reason = CLOSED.get(class_name, unknown)
             closed = Call("", op, kind, operation.call, args, [], kwargs, operation=operation, reason=reason)
             return self._append(closed, operation.compute_output_spec(*args, **kwargs))
+
+    @contextlib.contextmanager
+    def apart(self, *scopes: str) -> Iterator[list[Call]]:
+        """Inside, calls go to a list of their own (the body of a loop), under ``scopes`` in the current layer."""
+        outer, self.calls = self.calls, []
+        with contextlib.ExitStack() as stack:
+            for scope in scopes:
+                stack.enter_context(self._scope(scope))
+            try:
+                yield self.calls
+            finally:
+                self.calls = outer
 
     @property
     def path(self) -> str:
