@@ -288,10 +288,17 @@ def _remembered(memory: dict[Any, T], key: Any, make: Callable[[], T]) -> T:
 
 def _expand(globs: tuple[str, ...], plan: Plan) -> tuple[str, ...]:
     """Names of the nodes that the globs match and relevance reaches; one name per node, its own before merged ones."""
-    names = [(node.path, *node.merged) for node in plan.graph.nodes if node in plan.rules or node in plan.lookups]
+    names = [(node.path, *node.merged) for node in plan.graph.nodes if node in plan.reached]
     found: dict[str, None] = {}
     for glob in globs:
         hits = [matched[0] for own in names if (matched := fnmatch.filter(own, glob))]
+        loop = None if hits else plan.within_loop(glob)
+        if loop is not None:
+            raise ArgumentError(
+                f"{glob!r} is within the loop of {loop.path!r}; relevance inside a loop is not kept.",
+                expected="nodes outside of loops",
+                fix=f"ask for the relevance of the recurrent layer as a whole: layers={loop.path!r}.",
+            )
         if not hits:
             known = [name for own in names for name in own]
             raise UnknownNameError("layer", glob, known, fix="print(kxai.plan(model, method)) lists the nodes.")
