@@ -263,6 +263,20 @@ def vgg() -> Case:
     return _case("vgg", model, numbers(32, 32, 3, samples=2))
 
 
+def lstm() -> Case:
+    """Token ids, read in both directions."""
+    ids = np.random.default_rng(6).integers(1, 11, (SAMPLES, 6)).astype("int32")
+    stack = [layers.Embedding(11, 5), layers.Bidirectional(layers.LSTM(4)), layers.Dense(3, "softmax")]
+    return _case("lstm", keras.Sequential([keras.Input((6,), dtype="int32"), *stack], name="lstm"), ids)
+
+
+def gru() -> Case:
+    """A convolution over time, then a GRU that returns every step."""
+    stack = [layers.Conv1D(4, 2, activation="relu"), layers.GRU(4, return_sequences=True), layers.Flatten()]
+    model = keras.Sequential([keras.Input((6, 3)), *stack, layers.Dense(2)], name="gru")
+    return _case("gru", model, numbers(6, 3))
+
+
 def _attend(x: Any, name: str, dropout: float = 0.0) -> Any:
     attended = layers.MultiHeadAttention(2, 4, dropout=dropout, name=name)(x, x)
     x = layers.LayerNormalization()(layers.Add()([x, attended]))
@@ -306,6 +320,7 @@ def vision_transformer() -> Case:
 CORE: tuple[Builder, ...] = (mlp, cnn, residual)
 ALL: tuple[Builder, ...] = (
     *CORE, transposed, sequence, tokens, list_inputs, dict_inputs, multi_output, subclassed, nested, shared,
+    lstm, gru,
 )  # fmt: skip
 ATTENTION: tuple[Builder, ...] = (encoder, vision_transformer)
 TWINS: tuple[tuple[Builder, Builder], ...] = ((nested, inlined), (shared, unshared))
