@@ -15,6 +15,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from scripts.sequence_networks import SEQUENCE_NETWORKS
+
 SMALLEST = {"Inception": 96, "Xception": 96, "ConvNeXt": 32}  # the first two take no less than 75 and 71
 
 
@@ -27,8 +29,8 @@ def build(name: str, size: int | None = None, dtype: str = "float32", seed: int 
     """Build an architecture with random weights and calibrated normalisation.
 
     Args:
-        name: one of :func:`names`.
-        size: height and width of the input; None: small, 32 to 96 pixels.
+        name: one of :func:`names`, or a key of ``SEQUENCE_NETWORKS``.
+        size: height and width (or length) of the input; None: small, 32 to 96.
         dtype: "float32" or "float64".
         seed: of weights and calibration data.
         samples: how many inputs the normalisation is calibrated on.
@@ -37,6 +39,8 @@ def build(name: str, size: int | None = None, dtype: str = "float32", seed: int 
     if size is None:
         size = next((length for stem, length in SMALLEST.items() if name.startswith(stem)), 64)
     with default_dtype(dtype):
+        if name in SEQUENCE_NETWORKS:
+            return SEQUENCE_NETWORKS[name](size)
         model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3))
         calibrate(model, sample(model, samples, seed), seed)
     return model

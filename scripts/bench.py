@@ -29,20 +29,24 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 TAPE = "tape"
-METHODS = (
-    "gradient lrp.epsilon lrp.epsilon_plus lrp.z_plus lrp.gamma lrp.epsilon_gamma_box lrp.alpha_beta deep_taylor "
-    "guided_backprop"
-).split()
-# The project's targets for VGG-16; other networks may exceed them by MARGIN.
-TARGETS = {
+CONVOLUTIONAL = {
+    "gradient": None,
     "lrp.epsilon": 1.15,
     "lrp.epsilon_plus": 1.7,
     "lrp.z_plus": 1.7,
     "lrp.gamma": 1.8,
     "lrp.epsilon_gamma_box": 1.8,
     "lrp.alpha_beta": 2.3,
+    "deep_taylor": None,
+    "guided_backprop": None,
 }
-MARGIN = {"VGG16": 0.0, "ResNet50": 0.4}
+# Per network what is measured, with the project's targets.
+NETWORKS = {
+    "VGG16": CONVOLUTIONAL,
+    "ResNet50": {method: target and target + 0.4 for method, target in CONVOLUTIONAL.items()},
+    "ViT": {"gradient": None, "lrp.attn": 2.0, "lrp.cp": None},
+    "LSTM": {"gradient": None, "lrp.epsilon": 4.0},
+}
 BUSY = 0.3  # load per core above which timings mean little
 
 
@@ -67,11 +71,18 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description=summary, epilog=details, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", default=list(MARGIN), metavar="NAME", help="of keras.applications")
+    parser.add_argument(
+        "--models", nargs="+", default=list(NETWORKS), metavar="NAME",
+        help="of keras.applications, ViT or LSTM (VGG16 ResNet50 ViT LSTM)",
+    )  # fmt: skip
     parser.add_argument("--batch", nargs="+", type=positive, default=[8, 1], metavar="N", help="batch sizes (8 1)")
-    parser.add_argument("--methods", nargs="+", default=METHODS, metavar="NAME", help="as kxai.methods() lists them")
+    parser.add_argument(
+        "--methods", nargs="+", metavar="NAME", help="as kxai.methods() lists them (those with targets)"
+    )
     parser.add_argument("--rounds", type=positive, default=9, metavar="N", help="repetitions (9)")
-    parser.add_argument("--size", type=positive, default=224, metavar="N", help="height and width of the input (224)")
+    parser.add_argument(
+        "--size", type=positive, default=224, metavar="N", help="height and width, or length, of the input (224)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--targets", action="store_true", help="show the targets and fail where one is missed")
     parser.add_argument("--folder", type=Path, default=Path(), help=argparse.SUPPRESS)  # where the caller stands
@@ -93,12 +104,14 @@ def warn_if_busy() -> None:
 
 def measure(name: str, batch: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """All numbers of one network and batch size."""
-    seconds = apart("timings", name, arguments.size, batch, arguments.methods, arguments.rounds)
+    targets = NETWORKS.get(name, CONVOLUTIONAL)
+    methods = arguments.methods or list(targets)
+    seconds = apart("timings", name, arguments.size, batch, methods, arguments.rounds)
     unit = seconds[TAPE]
     rows = []
     for method, times in seconds.items():
         ratios = [t / u for t, u in zip(times, unit, strict=True)]
-        target = TARGETS[method] + MARGIN[name] if method in TARGETS and name in MARGIN else None
+        target = targets.get(method) if name in NETWORKS else None
         row = {"method": method, "median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
         row |= {"seconds": times, "target": target, **apart("first_result", name, arguments.size, batch, method)}
         rows.append(row)
@@ -123,7 +136,7 @@ def table(result: dict[str, Any], targets: bool) -> str:
     """The numbers of one network and batch size as text."""
     rounds = len(result["rows"][0]["seconds"])
     size = result["size"]
-    title = f"{result['model']}, {size}x{size}, batch {result['batch']}, {rounds} rounds; 1 = {result['unit']:.3f} s"
+    title = f"{result['model']}, size {size}, batch {result['batch']}, {rounds} rounds; 1 = {result['unit']:.3f} s"
     head = f"{'method':<24}{'median':>8}{'min-max':>14}{'first':>9}{'peak':>10}" + f"{'target':>10}" * targets
     lines = [title, head]
     for row in result["rows"]:
