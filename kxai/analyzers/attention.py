@@ -11,7 +11,7 @@ from keras import ops
 
 from kxai.analyzers.backward import BackwardAnalyzer
 from kxai.analyzers.program import Readout, Start
-from kxai.analyzers.tokens import TokenMap, map_tokens
+from kxai.analyzers.tokens import map_tokens, unplaced
 from kxai.composites import Composite, Plan
 from kxai.composites.presets import gradient
 from kxai.errors import ArgumentError, RuleError
@@ -98,12 +98,13 @@ class AttentionAnalyzer(BackwardAnalyzer):
 
     def _placed(self, relevance: Any, plan: Plan, attention: Node, run: Forward) -> list[Any]:
         inputs = plan.graph.inputs
-        if self._per == "token":
-            position = inputs_of(plan.graph, attention)[0]
-        else:
-            token_map: TokenMap = map_tokens(plan, attention, relevance.shape[-1])
-            position = token_map.position
-            relevance = token_map.spread(relevance, inputs[position].shape)
+        tokens = relevance.shape[-1]
+        found = map_tokens(plan, attention, tokens)
+        position = inputs_of(plan.graph, attention)[0] if found is None else found.position
+        if self._per == "input":
+            if found is None:
+                raise unplaced(plan, attention, tokens)
+            relevance = found.spread(relevance, inputs[position].shape)
         values = [run.values[edge] for edge in inputs]
         return [relevance if i == position else ops.zeros_like(x, relevance.dtype) for i, x in enumerate(values)]
 
@@ -150,7 +151,8 @@ class AttentionRollout(AttentionAnalyzer):
         row: whose row is read. "target" (default): the mean over the tokens whose result of the last attention the
             explained logit depends on, that is the class token, all tokens that are pooled, or the position of a
             decoder that is explained. Or "first", "last", "mean" (over all, padding included), or a position.
-        per: "input" (default): shaped like the input; "token": (batch, tokens) with all tokens of the attention.
+        per: "input" (default): shaped like the input; "token": (batch, tokens) with all tokens of the attention, in the
+            place of that input. Of several inputs it is the one that is looked up in the largest table.
         jit: compile with XLA. Default False.
 
     Raises:

@@ -11,7 +11,7 @@ from keras import ops
 from kxai.composites import Plan
 from kxai.errors import RuleError
 from kxai.graph.attention import inputs_of
-from kxai.graph.graph import Edge, Kind, Node
+from kxai.graph.graph import Edge, Node
 
 MAX_EXTRA = 16
 """Tokens that may precede those of the input: class token, distillation token, registers."""
@@ -58,33 +58,38 @@ class TokenMap:
         return result
 
 
-def map_tokens(plan: Plan, attention: Node, tokens: int) -> TokenMap:
-    """Where the tokens come from: the one input among those that attention reads in which they fit.
+def map_tokens(plan: Plan, attention: Node, tokens: int) -> TokenMap | None:
+    """Where the tokens come from: the one input among those that attention reads in which they fit, or None.
 
-    Of several inputs of token ids (tokens and segments, say) it is the one with the largest vocabulary.
+    Of several (token ids, segment ids, a mask) it is the one that is looked up in the largest table.
 
     Args:
         plan: the plan.
         attention: the first attention node.
         tokens: their number.
-
-    Raises:
-        RuleError: no input, or more than one, has so many places.
     """
     inputs = plan.graph.inputs
     fits = [fit for i in inputs_of(plan.graph, attention) if (fit := _fit(i, inputs[i], tokens)) is not None]
     if len(fits) > 1:
         sizes = [_vocabulary(plan, inputs[fit.position]) for fit in fits]
         fits = [fit for fit, size in zip(fits, sizes, strict=True) if size == max(sizes) > 0]
-    if len(fits) != 1:
-        shapes = ", ".join(f"{inputs[i].name} {inputs[i].shape}" for i in inputs_of(plan.graph, attention))
-        raise RuleError(
-            f"The {tokens} tokens of attention cannot be assigned to places of one input.",
-            expected=f"a sequence of so many steps, or equal square patches, after at most {MAX_EXTRA} other tokens",
-            received=f"inputs {shapes}",
-            fix='ask for the tokens themselves: per="token".',
-        )
-    return fits[0]
+    return fits[0] if len(fits) == 1 else None
+
+
+def unplaced(plan: Plan, attention: Node, tokens: int) -> RuleError:
+    """What to say where :func:`map_tokens` finds no place, or more than one.
+
+    Args:
+        plan, attention, tokens: as there.
+    """
+    inputs = plan.graph.inputs
+    shapes = ", ".join(f"{inputs[i].name} {inputs[i].shape}" for i in inputs_of(plan.graph, attention))
+    return RuleError(
+        f"The {tokens} tokens of attention cannot be assigned to places of one input.",
+        expected=f"a sequence of so many steps, or equal square patches, after at most {MAX_EXTRA} other tokens",
+        received=f"inputs {shapes}",
+        fix='ask for the tokens themselves: per="token".',
+    )
 
 
 def _fit(position: int, edge: Edge, tokens: int) -> TokenMap | None:
@@ -103,6 +108,5 @@ def _fit(position: int, edge: Edge, tokens: int) -> TokenMap | None:
 
 
 def _vocabulary(plan: Plan, edge: Edge) -> int:
-    """Rows of the embedding that reads an input of token ids; 0 if none does."""
-    lookups = [node for node in plan.graph.consumers.get(edge, ()) if node.kind is Kind.LOOKUP and node.layer]
-    return max((int(node.layer.input_dim) for node in lookups if node.op == "embedding"), default=0)
+    """Rows of the largest table in which an input of token ids is looked up; 0 if there is none."""
+    return max((node.entries or 0 for node in plan.graph.consumers.get(edge, ())), default=0)

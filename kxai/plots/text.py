@@ -99,7 +99,7 @@ def text_html(
 
 
 def _spans(line: _Line) -> str:
-    found = []
+    found: list[str] = []
     for word in line.words:
         ground = "#" + bytes(diverging(np.array(word.share))).hex()
         ink = "#fff" if abs(word.share) > _DARK else INK
@@ -217,8 +217,8 @@ def _lines(
     scale: str, clip: float,
 ) -> list[list[_Line]]:  # fmt: skip
     """Per sample one line per method."""
-    several = isinstance(relevance, Mapping)
-    maps = {str(name): np.asarray(values) for name, values in (relevance if several else {"": relevance}).items()}
+    named = relevance if isinstance(relevance, Mapping) else {"": relevance}
+    maps = {str(name): np.asarray(values) for name, values in named.items()}
     _check(maps, tokens, titles)
     bound = bounds(maps, scale, clip)
     samples = []

@@ -207,10 +207,11 @@ def test_of_several_token_inputs_the_vocabulary_gets_the_relevance():
     x = x + layers.MultiHeadAttention(2, 3)(x, x)
     model = seeded(keras.Model(ids, layers.Dense(2)(x[:, 0])))
     given = {"segments": np.array([[0, 0, 1, 1, 1]]), "words": np.array([[1, 7, 29, 3, 2]])}
-    relevance = kxai.AttentionRollout(model).explain(given).relevance
-    np.testing.assert_allclose(relevance["words"].sum(), 1, rtol=1e-6)
-    assert (relevance["segments"] == 0).all()
-    assert relevance["segments"].shape == (1, 5)
+    for per in ("input", "token"):
+        relevance = kxai.AttentionRollout(model, per=per).explain(given).relevance
+        np.testing.assert_allclose(relevance["words"].sum(), 1, rtol=1e-6)
+        assert (relevance["segments"] == 0).all()
+        assert relevance["segments"].shape == (1, 5)
 
 
 def test_only_attention_that_the_target_depends_on_counts():
