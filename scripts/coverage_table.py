@@ -11,6 +11,11 @@ examples:
   scripts/coverage --only 'EfficientNet*' --only 'ResNet50*'
   scripts/coverage --only VGG16 --size 224
   scripts/coverage my_model.keras old.h5
+  scripts/coverage --kerashub --only 'GPT*'
+
+With --kerashub the rows are tiny networks of KerasHub (scripts/kerashub_models.py). A column counts their nodes and
+names those that stay closed though relevance should pass; lrp.cp and lrp.attn explain the strongest unit at one
+position. For lrp.cp everything that is added to a signal is 0, so that the residual has to vanish.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ import multiprocessing
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,14 +41,18 @@ from kxai.cli.quiet import notices_dropped  # noqa: E402
 with notices_dropped():
     import numpy as np
     import tensorflow as tf
-    from keras import ops
 
     import kxai
-    from scripts import architectures
+    from kxai.graph.graph import Kind
+    from scripts import architectures, kerashub_models, tape
 
 METHODS = ("lrp.epsilon_plus", "lrp.epsilon", "lrp.epsilon_gamma_box", "deep_taylor", "guided_backprop")
 BOUNDED = ("lrp.epsilon_gamma_box", "deep_taylor")  # they take the range of the inputs
 SELF_TEST = "gradient"
+OPENED = "opened"
+KERASHUB = "kerashub/"  # such names start with it
+KERASHUB_METHODS = ("lrp.cp", "lrp.attn")
+KERASHUB_TOLERANCE = 1e-5  # many of these networks compute their norms in float32, whatever their precision
 WIDTH = 21
 # In float32 a few ReLUs of a model from a file may fall on the other side of 0, see architectures.exact_dtype.
 TOLERANCE = {"float64": 1e-9, "float32": 5e-2}
@@ -61,11 +70,11 @@ def main() -> int:
     """Print the table and return the exit code."""
     arguments = parse()
     names = [*arguments.models, *chosen(arguments)]
-    print(row("", [SELF_TEST, *METHODS]), flush=True)
+    print(row("", columns(names[0])), flush=True)
     failures = 0
     for name in names:
         cells, shown = cover(name, arguments.size), Path(name).name
-        print(row(shown, [cell.text for cell in cells.values()]), flush=True)
+        print(row(shown, (cell.text for cell in cells.values())), flush=True)
         for column, cell in cells.items():
             if cell.problem:
                 failures += 1
@@ -82,18 +91,33 @@ def parse() -> argparse.Namespace:
     parser.add_argument("models", nargs="*", metavar="FILE", help=".keras or .h5 files")
     parser.add_argument("--only", action="append", metavar="PATTERN", help="architectures by shell pattern; repeatable")
     parser.add_argument("--size", type=int, help="height and width of the input (default: small, 32 to 96)")
+    parser.add_argument("--kerashub", action="store_true", help="tiny networks of KerasHub instead")
     arguments = parser.parse_args()
+    if arguments.kerashub and (arguments.models or arguments.size):
+        parser.error("--kerashub has its own models, of a size of their own: it takes no FILE and no --size")
+    if arguments.kerashub and not kerashub_models.installed():
+        parser.error("KerasHub is not installed: pip install --no-deps keras-hub (see scripts/environment.sh)")
     if arguments.only and not chosen(arguments):
-        parser.error(f"no architecture matches; there are {', '.join(architectures.names())}")
+        parser.error(f"no architecture matches; there are {', '.join(offered(arguments))}")
     return arguments
+
+
+def offered(arguments: argparse.Namespace) -> list[str]:
+    return kerashub_models.names() if arguments.kerashub else architectures.names()
 
 
 def chosen(arguments: argparse.Namespace) -> list[str]:
     patterns = arguments.only or ([] if arguments.models else ["*"])
-    return [name for name in architectures.names() if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    names = [name for name in offered(arguments) if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    return [KERASHUB + name for name in names] if arguments.kerashub else names
 
 
-def row(name: str, cells: list[str]) -> str:
+def columns(name: str) -> tuple[str, ...]:
+    """The columns of a network's row."""
+    return (OPENED, SELF_TEST, *KERASHUB_METHODS) if name.startswith(KERASHUB) else (SELF_TEST, *METHODS)
+
+
+def row(name: str, cells: Iterable[str]) -> str:
     return f"{name:<24} " + " ".join(f"{cell:<{WIDTH}}" for cell in cells).rstrip()
 
 
@@ -106,10 +130,10 @@ def cover(name: str, size: int | None) -> dict[str, Cell]:
     sender.close()
     cells = {}
     with contextlib.suppress(EOFError):
-        for column in (SELF_TEST, *METHODS):
+        for column in columns(name):
             cells[column] = receiver.recv()
     process.join()
-    for column in (SELF_TEST, *METHODS)[len(cells) :]:
+    for column in columns(name)[len(cells) :]:
         cells[column] = Cell("crashed", f"the process died with exit code {process.exitcode}")
     return cells
 
@@ -118,11 +142,16 @@ def work(sender: Any, name: str, size: int | None) -> None:
     """Send the cells of one network, each as soon as it is known."""
     warnings.simplefilter("ignore")
     tf.get_logger().setLevel("ERROR")
-    sender.send(attempt(lambda: self_test(model_of(name, size, architectures.exact_dtype(name)))))
-    built = functools.cache(lambda: model_of(name, size, "float32"))
-    for method in METHODS:
-        sender.send(attempt(lambda method=method: explained(built(), method)))
+    for compute in (kerashub_cells if name.startswith(KERASHUB) else cells_of)(name, size):
+        sender.send(attempt(compute))
     sender.close()
+
+
+def cells_of(name: str, size: int | None) -> list[Callable[[], Cell]]:
+    """What computes the cells of a network of keras.applications, or of a file."""
+    built = functools.cache(lambda: model_of(name, size, "float32"))
+    test = lambda: self_test(model_of(name, size, architectures.exact_dtype(name)))  # noqa: E731
+    return [test, *(functools.partial(lambda method: explained(built(), method), method) for method in METHODS)]
 
 
 def model_of(name: str, size: int | None, dtype: str) -> Any:
@@ -145,41 +174,18 @@ def failed(error: Exception) -> Cell:
 
 def self_test(model: Any) -> Cell:
     """Compare a composite of plain gradients with TensorFlow's gradient of the same score."""
-    if any("int" in tensor.dtype for tensor in model.inputs):
-        return Cell("- (integer inputs)")
     x = architectures.sample(model, 2, seed=1)
+    return compared(model, x)
+
+
+def compared(model: Any, x: Any, tolerance: float | None = None) -> Cell:
     began = time.perf_counter()
-    found = tf.nest.flatten(kxai.Gradient(model, strip_softmax=False).explain(x, target=weighted_sum).relevance)
-    seconds = time.perf_counter() - began
-    expected = tape_gradient(model, x)
-    error = max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(found, expected, strict=True))
-    text = f"{error:.0e} {seconds:.1f}s"
-    if error <= TOLERANCE[expected[0].dtype.name]:
+    found, expected = tape.both(model, x, tape.weighted_sum)
+    error = tape.error(found, expected)
+    text = f"{error:.0e} {time.perf_counter() - began:.1f}s"
+    if error <= (TOLERANCE[expected[0].dtype.name] if tolerance is None else tolerance):
         return Cell(f"works {text}")
     return Cell(f"differs {text}", f"differs from TensorFlow's gradient by {error:.2e}")
-
-
-def weighted_sum(outputs: Any) -> Any:
-    """A score that depends on every output differently: one number per sample."""
-    rows = [ops.reshape(y, (ops.shape(y)[0], -1)) for y in tf.nest.flatten(outputs)]
-    return sum(ops.sum(y * ops.cos(ops.cumsum(ops.ones_like(y), axis=1)), axis=1) for y in rows)
-
-
-def tape_gradient(model: Any, x: Any) -> list[np.ndarray]:
-    """Gradient of :func:`weighted_sum` with respect to every input.
-
-    In a graph, because eager TensorFlow also computes the kernel's gradient, and on CPUs that of a strided 1x1
-    convolution writes beyond its memory (seen with 2.21).
-    """
-
-    @tf.function
-    def gradient(inputs: Any) -> Any:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(inputs)
-            score = weighted_sum(model(inputs, training=False))
-        return tape.gradient(score, inputs)
-
-    return [g.numpy() for g in tf.nest.flatten(gradient(tf.nest.map_structure(tf.constant, x)))]
 
 
 def explained(model: Any, method: str) -> Cell:
@@ -205,6 +211,37 @@ def explained(model: Any, method: str) -> Cell:
         return Cell("all zero", "the relevance is zero everywhere")
     residual = "" if method == "guided_backprop" else f" {np.median(np.abs(result.residual / result.score)):.0e}"
     return Cell(f"works{note}{residual} {seconds:.1f}s")
+
+
+def kerashub_cells(name: str, size: int | None) -> list[Callable[[], Cell]]:
+    """What computes the cells of a network of KerasHub."""
+    built = functools.cache(lambda shifts: kerashub_models.build(name.removeprefix(KERASHUB), shifts=shifts))
+    return [
+        lambda: opened(built(True)),
+        lambda: compared(built(True), kerashub_models.sample(built(True), 3, seed=1), KERASHUB_TOLERANCE),
+        lambda: strongest_explained(built(False), "lrp.cp", KERASHUB_TOLERANCE),
+        lambda: strongest_explained(built(True), "lrp.attn", np.inf),  # its softmax rule does not conserve
+    ]
+
+
+def opened(model: Any) -> Cell:
+    """How many nodes the graph has, and which are closed though relevance should pass them."""
+    graph = kxai.plan(model, "gradient", kerashub_models.sample(model, 3, seed=1)).graph
+    closed = [node for node in graph.nodes if node.kind is Kind.OPAQUE and graph.active.intersection(node.outputs)]
+    if not closed:
+        return Cell(f"{len(graph.nodes)} nodes")
+    return Cell(f"{len(closed)} closed", "; ".join(f"{node.path}: {node.reason}" for node in closed))
+
+
+def strongest_explained(model: Any, method: str, tolerance: float) -> Cell:
+    x = kerashub_models.sample(model, 3, seed=1)
+    began = time.perf_counter()
+    result = kxai.create_analyzer(method, model).explain(x, target=kerashub_models.strongest)
+    residual = np.max(np.abs(result.residual / result.score))
+    text = f"{residual:.0e} {time.perf_counter() - began:.1f}s"
+    if residual <= tolerance:
+        return Cell(f"works {text}")
+    return Cell(f"leaks {text}", f"{residual:.2e} of the score is not handed on")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
+from keras import ops, tree
 
 from scripts import architectures
 
@@ -142,6 +142,14 @@ def sample(model: Any, count: int, seed: int = 0) -> Any:
     """Random inputs as the model takes them: images, spectra, token ids that end in padding in all samples but one."""
     random = np.random.default_rng(seed)
     return tree.map_structure(lambda tensor: _input(tensor, count, random), model.input)
+
+
+def strongest(outputs: Any) -> Any:
+    """The highest value of the last output at its third position, or pixel, where every sample has one."""
+    y = tree.flatten(outputs)[-1]
+    while len(y.shape) > 2:
+        y = y[:, 2]
+    return ops.max(y, axis=-1)
 
 
 def _input(tensor: Any, count: int, random: np.random.Generator) -> np.ndarray:

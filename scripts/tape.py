@@ -10,11 +10,18 @@ from unittest import mock
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 import kxai
 from kxai.graph.graph import Kind
 
 Score = Callable[[Any], Any]
+
+
+def weighted_sum(outputs: Any) -> Any:
+    """A score that depends on every output differently: one number per sample."""
+    rows = [ops.reshape(y, (ops.shape(y)[0], -1)) for y in tf.nest.flatten(outputs)]
+    return sum(ops.sum(y * ops.cos(ops.cumsum(ops.ones_like(y), axis=1)), axis=1) for y in rows)
 
 
 def both(model: Any, x: Any, score: Score) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -29,7 +36,8 @@ def both(model: Any, x: Any, score: Score) -> tuple[list[np.ndarray], list[np.nd
     """
     analyzer = kxai.Gradient(model, strip_softmax=False)
     graph = analyzer.plan(x).graph
-    lookups = [(graph.inputs.index(node.inputs[0]), node.path) for node in graph.nodes if node.kind is Kind.LOOKUP]
+    embedding = [node for node in graph.nodes if node.kind is Kind.LOOKUP and node.inputs[0] in graph.inputs]
+    lookups = [(graph.inputs.index(node.inputs[0]), node.path) for node in embedding]
     explanation = analyzer.explain(x, target=score, layers=[path for _, path in lookups])
     relevance = zip(tf.nest.flatten(explanation.relevance), graph.inputs, strict=True)
     found = [array for array, edge in relevance if edge.is_float]
