@@ -382,8 +382,9 @@ def _settle_kinds(graph: Graph) -> Graph:
 
 
 def _has_kernel(node: Node, active: tuple[bool, ...]) -> bool:
-    """Whether a matrix product is linear in its only operand that carries relevance, the other being a tensor, too."""
-    return node.kind is Kind.BILINEAR and len(active) == 2 and sum(active) == 1 and not node.holds_constants
+    """Whether a product is linear in its only operand that carries relevance, the other being a tensor, too."""
+    products = node.kind is Kind.BILINEAR or (node.kind is Kind.AFFINE and node.affine is None)
+    return products and len(active) == 2 and sum(active) == 1 and not node.holds_constants
 
 
 def _linear_in_one(node: Node, position: int) -> Node:

@@ -6,6 +6,7 @@ itself defines ``call``; a subclass with its own ``call`` is opened like any cus
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import keras
@@ -116,9 +117,10 @@ OPS: dict[str, Kind] = {name: kind for kind, names in _OPS.items() for name in n
 
 # Operations that stay closed: what they do -> their class names. Gradient methods run through those of the first group.
 _CLOSED = {
-    "it has no rule": """
+    "kxai has no rule for this operation": """
         Prod Nanprod Cumprod Nancumprod SegmentProd Nextafter Angle CDist Corrcoef Vander Cholesky CholeskyInverse Det
-        Eig Eigh Inv Logdet LuFactor Lstsq Pinv Qr SVD Slogdet Solve SolveTriangular JVP RGBToHSV HSVToRGB SSIM PSNR
+        Eig Eigh Inv Logdet LuFactor Lstsq Pinv Qr SVD Slogdet Nanstd Nanvar Solve SolveTriangular JVP RGBToHSV
+        HSVToRGB SSIM PSNR
         BinaryCrossentropy CategoricalCrossentropy SparseCategoricalCrossentropy CTCLoss ElasticTransform""",
     "it computes with complex numbers": """
         FFT FFT2 IFFT2 RFFT IRFFT STFT ISTFT Imag Polar ViewAsComplex ViewAsReal""",
@@ -135,7 +137,8 @@ CLOSED: dict[str, str] = {name: reason for reason, names in _CLOSED.items() for 
 # Their Python functions may hold symbolic tensors of the layer around them, which then has to stay closed with them.
 HIGHER_ORDER = frozenset(name for name, reason in CLOSED.items() if "Python function" in reason)
 
-_RENAMED = {"ReLU": "relu", "Silu": "silu", "Max": "max", "Amax": "max", "Min": "min", "Amin": "min"}
+_RENAMED = {"ReLU": "relu", "Amax": "max", "Amin": "min", "CDist": "cdist"}
+_WORDS = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def own_class(layer: Any, table: Any) -> Any:
@@ -150,9 +153,7 @@ def own_class(layer: Any, table: Any) -> Any:
 def op_name(operation: Any) -> str:
     """Canonical lower-case name of an operation, such as "hard_sigmoid" for ``HardSigmoid``."""
     name = type(operation).__name__
-    if name in _RENAMED:
-        return _RENAMED[name]
-    return "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name))
+    return _RENAMED.get(name) or _WORDS.sub("_", name).lower()
 
 
 # Sums with weights that their other operands determine.
@@ -169,7 +170,7 @@ def refine(op: str, kind: Kind, active: tuple[bool, ...]) -> Kind:
     if any(active[1:]) and op in _LINEAR_IN_FIRST:
         return Kind.OPAQUE
     if sum(active) > 1:
-        return Kind.OPAQUE if kind is Kind.ELEMENTWISE else kind
+        return Kind.OPAQUE if kind in (Kind.ELEMENTWISE, Kind.AFFINE) else kind
     if len(active) == 0:
         return kind
     if kind in (Kind.SUM, Kind.PRODUCT) and op in ("add", "subtract", "multiply", "negative"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -223,12 +224,17 @@ class Recorder:
             # reports it with this reason, and a propagation rule for it is refused.
             del self.calls[start:]
             self._counts = counts
-            text = str(error).strip()
-            closed.reason = text.splitlines()[0] if text else type(error).__name__
+            closed.reason = _first_words(error)
             self._closed.setdefault(self.path, closed.reason)
             self.paused = True
             try:
                 outputs = spec()
+            except ValueError as unknown:
+                raise ModelError(
+                    f"Layer {self.path!r} cannot be opened ({closed.reason}), and its output is not known beforehand.",
+                    received=_first_words(unknown),
+                    fix="write its call with keras.ops, or give it compute_output_shape.",
+                ) from None
             finally:
                 self.paused = False
             return self._append(closed, outputs)
@@ -288,6 +294,13 @@ class Recorder:
             yield
         finally:
             self._scopes.pop()
+
+
+def _first_words(error: Exception) -> str:
+    """The first line of an error that says something, without the colours of a terminal."""
+    lines = [re.sub(r"\x1b\[\d*m", "", line).strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
+    return said[0] if said else type(error).__name__
 
 
 def _only_calls_layers(layer: Any) -> bool:

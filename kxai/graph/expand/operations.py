@@ -35,4 +35,12 @@ def _take_op(record: Any, operation: Any, x: Any, indices: Any) -> Any:
     )
 
 
-OPERATION_EXPANSIONS: dict[str, Callable[..., Any]] = {"Take": _take_op, "OneHot": _one_hot_op, "ReLU": _relu_op}
+def _get_item_op(record: Any, operation: Any, x: Any, key: Any) -> Any:
+    # A slice alone is fine for tensors; symbolic ones want a tuple.
+    key = (key,) if isinstance(key, slice) or key is None or key is Ellipsis else key
+    outputs = operation.compute_output_spec(x, key)
+    return record.emit("get_item", Kind.ROUTE, operation.call, [x, key], outputs, operation=operation)
+
+
+OPERATION_EXPANSIONS: dict[str, Callable[..., Any]] = {
+    "GetItem": _get_item_op,"Take": _take_op, "OneHot": _one_hot_op, "ReLU": _relu_op}
