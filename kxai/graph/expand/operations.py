@@ -43,4 +43,8 @@ def _get_item_op(record: Any, operation: Any, x: Any, key: Any) -> Any:
 
 
 OPERATION_EXPANSIONS: dict[str, Callable[..., Any]] = {
-    "GetItem": _get_item_op,"Take": _take_op, "OneHot": _one_hot_op, "ReLU": _relu_op}
+    "GetItem": _get_item_op,
+    "Take": _take_op,
+    "OneHot": _one_hot_op,
+    "ReLU": _relu_op,
+}
