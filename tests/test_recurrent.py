@@ -10,9 +10,9 @@ import tensorflow as tf
 from keras import layers, ops
 
 import kxai
-from kxai import Kind, rules
+from kxai import Kind, backend, rules
 from kxai.analyzers.gradient import Gradient
-from kxai.composites import Composite
+from kxai.composites import PRESETS, Composite
 from kxai.composites.composite import anything, gated
 from kxai.errors import InputError, RuleError
 from kxai.testing.models import numbers, seeded
@@ -423,3 +423,68 @@ def test_mixed_precision():
     got, expected = (kxai.LRP(m, "epsilon").explain(x, target=0) for m in (model, twin))
     assert got.relevance.dtype == np.float32
     np.testing.assert_allclose(got.relevance, expected.relevance, atol=2e-2 * np.abs(expected.relevance).max())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_compiled_by_xla_and_step_by_step(masked):
+    model, x = sequence_model(layers.LSTM(UNITS), "float32", masked), numbers(STEPS, FEATURES)
+    arrays = [x, MASK] if masked else x
+    expected = kxai.LRP(model, "epsilon").explain(arrays, target=0)
+    compiled = kxai.LRP(model, "epsilon", jit=True).explain(arrays, target=0)
+    with backend.eagerly():
+        stepwise = kxai.LRP(model, "epsilon").explain(arrays, target=0)
+    for got in (compiled, stepwise):
+        close(np.array(got.relevance[0] if masked else got.relevance),
+              np.array(expected.relevance[0] if masked else expected.relevance), SINGLE)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset(name):
+    needed = {"low": -1.0, "high": 1.0} if name in ("epsilon_gamma_box", "vgg16_tutorial") else {}
+    needed |= {"idx": 1} if name == "sequential_preset_b_flat_until_idx" else {}
+    if name == "vgg16_tutorial":
+        pytest.skip("it names the layers of one network")
+    stack = [layers.Conv1D(4, 2, activation="relu"), layers.Bidirectional(layers.LSTM(UNITS)), layers.Dense(2)]
+    model = seeded(keras.Sequential([keras.Input((STEPS, FEATURES)), *stack]))
+    plan = kxai.plan(model, kxai.preset(name, **needed))
+    assert len(plan.bodies) == 2
+
+
+# --- what is known of the answer ----------------------------------------------------------------------------------
+
+
+def trained(cell, features, outputs, x, y, loss):
+    """Without biases, so that steps alone make the output."""
+    keras.utils.set_random_seed(1)
+    net = [cell(16, use_bias=False), layers.Dense(outputs, use_bias=False)]
+    model = keras.Sequential([keras.Input((12, features)), *net])
+    model.compile(keras.optimizers.Adam(5e-3), loss)
+    model.fit(x, y, batch_size=64, epochs=30, verbose=0)
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", [layers.LSTM, layers.GRU])
+def test_the_token_that_is_remembered(cell):
+    """The class is the first of twelve tokens: its step has the most relevance."""
+    ids = np.random.default_rng(0).integers(0, 4, (6500, 12))
+    x, y = np.eye(4, dtype="float32")[ids], ids[:, 0]
+    model = trained(cell, 4, 4, x[500:], y[500:], keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert (model.predict(x[:500], verbose=0).argmax(1) == y[:500]).mean() > 0.99
+    relevance = kxai.LRP(model, "epsilon").explain(x[:500]).relevance.sum(-1)
+    assert (relevance.argmax(1) == 0).mean() >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", [layers.LSTM, layers.GRU])
+def test_the_numbers_that_are_added(cell):
+    """The output is the sum of two marked numbers among twelve: a marked step has the most relevance."""
+    random = np.random.default_rng(0)
+    values, marks = random.uniform(0, 1, (8500, 12)), np.zeros((8500, 12))
+    np.put_along_axis(marks, random.uniform(size=(8500, 12)).argsort(1)[:, :2], 1, axis=1)
+    x, y = np.stack([values, marks], -1).astype("float32"), (values * marks).sum(1, keepdims=True)
+    model = trained(cell, 2, 1, x[500:], y[500:], "mse")
+    assert model.evaluate(x[:500], y[:500], verbose=0) < 2e-3  # a constant answer is wrong by 0.17
+    relevance = kxai.LRP(model, "epsilon").explain(x[:500]).relevance.sum(-1)
+    found = np.take_along_axis(marks[:500], np.abs(relevance).argmax(1)[:, None], 1)
+    assert found.mean() >= 0.95
