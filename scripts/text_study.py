@@ -185,13 +185,13 @@ def table(title: str, rows: list[tuple[str, ...]], refused: dict[str, str], coun
 
 
 def coloured(text: Text, outputs: np.ndarray, results: dict[str, Result], count: int) -> tuple[Any, Any, Any]:
-    """Relevance by method, words and titles of the first sentences."""
-    relevance = {method: found.relevance[:count] for method, found in results.items() if method != RANDOM}
+    """Relevance by method, words and titles of the first sentences; the start token, which is no word, is left out."""
+    relevance = {method: found.relevance[:count, 1:] for method, found in results.items() if method != RANDOM}
     titles = []
     for logits, label in zip(outputs[:count], text.labels[:count], strict=True):
         probability = np.exp(logits.max()) / np.exp(logits).sum()
         titles.append(f"predicted {CLASSES[logits.argmax()]} ({probability:.0%}), is {CLASSES[label]}")
-    return relevance, text.words[:count], titles
+    return relevance, [words[1:] for words in text.words[:count]], titles
 
 
 def section(
@@ -220,7 +220,7 @@ def draw(results: dict[str, Result], title: str, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5, 4.5), dpi=150, layout="constrained")
+    figure = Figure(figsize=(8.5, 4.5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for number, (method, found) in enumerate(results.items()):
@@ -230,7 +230,8 @@ def draw(results: dict[str, Result], title: str, path: Path) -> None:
         axes.plot(shares, found.least, color=color, linestyle="--")
     axes.set(xlabel="share of words deleted", ylabel="log-odds of the predicted class")
     axes.set_title(title, fontsize=10)
-    axes.legend(title="most relevant first —, least first - -", fontsize=8, title_fontsize=8)
+    title = "most relevant first —\nleast relevant first - -"
+    figure.legend(loc="outside right upper", title=title, fontsize=8, title_fontsize=8)
     figure.savefig(path)
 
 

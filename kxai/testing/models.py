@@ -286,7 +286,7 @@ def _attend(x: Any, name: str, dropout: float = 0.0) -> Any:
 def encoder() -> Case:
     """A transformer encoder over token ids, pooled by its mean; one layer uses fused attention, one does not."""
     ids = keras.Input((7,), dtype="int32")
-    x = layers.Embedding(11, 6)(ids) + layers.Embedding(7, 6)(ops.arange(7))
+    x = layers.Embedding(11, 6)(ids)
     for index, dropout in enumerate((0.0, 0.1)):
         x = _attend(x, f"attention_{index}", dropout)
     model = keras.Model(ids, layers.Dense(3, "softmax")(layers.GlobalAveragePooling1D()(x)), name="encoder")
