@@ -141,7 +141,7 @@ class Explanation:
         arrays = tuple(_plain(getattr(self, name)) for name in _ARRAYS)
         return Explanation, (*arrays, dict(self.config))
 
-    def heatmap(self, input: str | int | None = None, reduce: str = "sum") -> np.ndarray:
+    def heatmap(self, input: str | int | None = None, reduce: str = "sum", patch: int = 1) -> np.ndarray:
         """Reduces the channels of the relevance to one number per position; never normalises.
 
         ``sum`` keeps the total, hence conservation. Channels are the last axis; relevance ``(batch, features)`` has
@@ -150,13 +150,15 @@ class Explanation:
         Args:
             input: which input: a key of a dict or an index into a list of inputs; None (default) for the only one.
             reduce: ``"sum"`` (default), ``"abs_max"`` (largest magnitude) or ``"l2"`` (Euclidean norm).
+            patch: side of the squares of an image (length of the pieces of a sequence) that become one number each,
+                such as 16 for the patches of ViT-B/16; must divide every size. Default 1.
 
         Returns:
-            ``(batch, height, width)`` for images, ``(batch, steps)`` for sequences, ``(batch, features)`` for tables;
-            generally the input's shape without its channels. float64 for float64 relevance, else float32.
+            ``(batch, height, width)`` for images (in patches), ``(batch, steps)`` for sequences, ``(batch, features)``
+            for tables; generally the input's shape without its channels. float64 for float64 relevance, else float32.
 
         Raises:
-            ArgumentError: ``input`` is None for several inputs, or ``reduce`` is unknown.
+            ArgumentError: ``input`` is None for several inputs, ``reduce`` is unknown, or ``patch`` does not fit.
             UnknownNameError: there is no such input.
 
         Example:
@@ -171,6 +173,7 @@ class Explanation:
         relevance = self._input(input)
         if relevance.ndim < 3:
             relevance = relevance[..., np.newaxis]
+        relevance = _in_patches(relevance, patch)
         dtype = np.result_type(relevance.dtype, np.float32)
         return _REDUCE[reduce](relevance.astype(np.float64)).astype(dtype)
 
@@ -310,6 +313,19 @@ _REDUCE = {
     "abs_max": lambda relevance: np.abs(relevance).max(axis=-1),
     "l2": lambda relevance: np.sqrt(np.square(relevance).sum(axis=-1)),
 }
+
+
+def _in_patches(relevance: np.ndarray, patch: int) -> np.ndarray:
+    """``(batch, *sizes, channels)`` with the values of each patch as its channels."""
+    sizes = relevance.shape[1:-1]
+    if not isinstance(patch, int) or patch < 1 or any(size % patch for size in sizes):
+        raise ArgumentError("The patches do not fit.", expected=f"a divisor of {sizes}", received=f"patch={patch!r}")
+    if patch == 1:
+        return relevance
+    split = relevance.reshape(len(relevance), *(n for size in sizes for n in (size // patch, patch)), -1)
+    outer, inner = range(1, 2 * len(sizes), 2), range(2, 2 * len(sizes) + 1, 2)
+    split = split.transpose(0, *outer, *inner, split.ndim - 1)
+    return split.reshape(*split.shape[: len(sizes) + 1], -1)
 
 
 def _plain(value: Any) -> Any:

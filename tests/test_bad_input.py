@@ -359,6 +359,31 @@ def test_quantised(method):
         kxai.create_analyzer(method, case.model).explain(case.inputs)
 
 
+def test_errors_inside_a_layer_arrive_as_they_were_raised():
+    case = models.nested()
+    case.model.get_layer("outer").get_layer("inner").get_layer("inner_a").quantize("int8")
+    with pytest.raises(ModelError) as caught:
+        kxai.plan(case.model, "gradient")
+    assert str(caught.value).startswith("Layer 'inner_a' is quantised (int8).")
+    assert "Exception encountered" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_weights_in_half_precision(dtype):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, dtype=dtype)])
+    with raises(ModelError, "in half precision", "mixed_bfloat16", dtype, 'dtype="float32"', "set_weights"):
+        kxai.explain(model, np.ones((1, 3)), "lrp.epsilon")
+
+
+def test_sizes_that_are_left_open():
+    ids = keras.Input((None,), dtype="int32")
+    x = layers.Embedding(5, 4)(ids)
+    model = keras.Model(ids, layers.MultiHeadAttention(2, 2)(x, x, use_causal_mask=True))
+    with raises(KxaiError, "leaves the size of an axis open", "inputs=x"):
+        kxai.plan(model, "lrp.attn")
+    assert kxai.plan(model, "lrp.attn", inputs=np.ones((1, 3), "int32")).rows
+
+
 def test_weights_that_are_not_finite():
     case = models.mlp()
     analyzer, weights = kxai.Gradient(case.model), case.model.get_weights()

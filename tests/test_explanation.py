@@ -247,3 +247,19 @@ def test_plot_draws_what_the_shape_asks_for():
         e.plot(tokens=[])
     with pytest.raises(ArgumentError, match="images does not apply"):
         several().plot(input="ids", images=np.zeros((3, 2, 2)))
+
+
+def test_heatmap_in_patches():
+    relevance = np.random.default_rng(0).normal(size=(2, 4, 6, 3))
+    explanation = Explanation(relevance, np.zeros((2, 1)), "any", relevance.sum((1, 2, 3)))
+    for reduce, function in (("sum", np.sum), ("abs_max", lambda x: np.abs(x).max()), ("l2", np.linalg.norm)):
+        heatmap = explanation.heatmap(reduce=reduce, patch=2)
+        assert heatmap.shape == (2, 2, 3)
+        expected = function(relevance[1, 2:4, 4:6].ravel())
+        np.testing.assert_allclose(heatmap[1, 1, 2], expected, rtol=1e-12)
+    tokens = Explanation(relevance[:, :, 0, 0], np.zeros((2, 1)), "any", np.zeros(2))
+    np.testing.assert_allclose(tokens.heatmap(patch=2)[:, 1], relevance[:, 2:4, 0, 0].sum(1))
+    for patch in (4, 0, 1.5):
+        with pytest.raises(ArgumentError, match="patches do not fit") as caught:
+            explanation.heatmap(patch=patch)
+        assert "a divisor of (4, 6)" in str(caught.value)

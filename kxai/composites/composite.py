@@ -50,9 +50,9 @@ def gated(node: Node, facts: Facts) -> bool:
     return node.kind is Kind.PRODUCT and facts.gate(node) is not None
 
 
-def normalised(node: Node, facts: Facts) -> bool:
-    """Products with, or quotients by, a statistic: a norm that is written out."""
-    return facts.statistic(node) is not None
+def switched(node: Node, facts: Facts) -> bool:
+    """Gated products whose gate is a sigmoid, a softmax, a statistic (of a norm) or broadcast, not just activated."""
+    return facts.switch(node) is not None
 
 
 def attending(node: Node, facts: Facts) -> bool:

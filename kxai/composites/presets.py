@@ -18,9 +18,9 @@ from kxai.composites.composite import (
     first,
     first_convolution,
     gated,
-    normalised,
     preprocessing,
     shifting,
+    switched,
 )
 from kxai.errors import ArgumentError, UnknownNameError
 from kxai.graph.facts import Facts
@@ -227,9 +227,13 @@ def _first_rule(low: Any, high: Any) -> Rule:
 
 
 def attn(epsilon: float = 1e-9, gamma: float = 0.0, conv_gamma: float = 0.0) -> Composite:
-    """AttnLRP: softmax by deep Taylor, products split evenly, norms and activations pass; gamma 0 is LRP-epsilon."""
+    """AttnLRP: softmax by deep Taylor, products split evenly, norms and activations pass; gamma 0 is LRP-epsilon.
+
+    Gates of recurrent cells, of squeeze-and-excitation and of routers (sigmoid, softmax, broadcast) take nothing: their
+    pre-activations pass 0, where an even split explodes.
+    """
     rows: tuple[Row, ...] = (
-        (normalised, SignalTakesAll()),
+        (switched, SignalTakesAll()),
         (Kind.PRODUCT, Uniform()),
         (Kind.SOFTMAX, SoftmaxTaylor()),
         (Kind.BILINEAR, Bilinear(epsilon)),
@@ -242,7 +246,7 @@ def cp(epsilon: float = 1e-9, gamma: float = 0.0, conv_gamma: float = 0.0, gates
     if gates not in ("signal", "uniform"):
         raise ArgumentError("Unknown value of gates.", expected='"signal" or "uniform"', received=repr(gates))
     rows: tuple[Row, ...] = (
-        (normalised, SignalTakesAll()),
+        (switched, SignalTakesAll()),
         *(((gated, SignalTakesAll()),) if gates == "signal" else ()),
         (Kind.PRODUCT, Uniform()),
         (Kind.SOFTMAX, Stop()),

@@ -359,8 +359,10 @@ def _operation_scale(one: Any, template: Any) -> Scale | None:
     if any(size != 1 for size in shape[:-1]):
         return None
 
+    dtype = keras.backend.standardize_dtype(one.outputs[0].dtype)
+
     def constant() -> Any:
-        tensor = ops.convert_to_tensor(value)
+        tensor = ops.cast(value, "float32" if "16" in dtype else dtype)
         return tensor if not shape else ops.reshape(tensor, (-1,))
 
     axis = -1 if shape and shape[-1] != 1 else None

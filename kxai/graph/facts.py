@@ -101,14 +101,17 @@ class Facts:
             return None
         if node.kind is Kind.BILINEAR:
             return _only([self._comes_from(edge, _SOFTMAX) for edge in node.inputs])
+        found = self.switch(node)
+        return _only([self._comes_from(edge, _GATING_ACTIVATIONS) for edge in node.inputs]) if found is None else found
+
+    def switch(self, node: Node) -> int | None:
+        """Position of the gate of an elementwise product that is more than an activated tensor, as :meth:`gate`."""
+        if node.kind is not Kind.PRODUCT or len(node.inputs) != 2:
+            return None
         found = self.statistic(node)
         if found is None:
             found = _only([self._comes_from(edge, _GATES) for edge in node.inputs])
-        if found is None:
-            found = _broadcast(*(edge.shape for edge in node.inputs))
-        if found is None:
-            found = _only([self._comes_from(edge, _GATING_ACTIVATIONS) for edge in node.inputs])
-        return found
+        return _broadcast(*(edge.shape for edge in node.inputs)) if found is None else found
 
     def statistic(self, node: Node) -> int | None:
         """Position of the operand that a norm divides by (a divisor, an inverse root), or None."""

@@ -12,7 +12,7 @@ import contextlib
 import inspect
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import keras
@@ -20,9 +20,9 @@ import keras.src.layers.layer as layer_module
 from keras import tree
 from keras.src.backend.common import global_state
 
-from kxai.errors import ModelError
+from kxai.errors import KxaiError, ModelError
 from kxai.graph.assemble import Unjoinable, assemble
-from kxai.graph.graph import Graph
+from kxai.graph.graph import Graph, Kind
 from kxai.graph.recorder import Recorder
 
 BATCH_SIZES = (2, 3)
@@ -84,6 +84,14 @@ def check_model(model: Any) -> None:
             f"Model {model.name!r} has not been built: it has no weights yet.",
             fix="call the model once on a batch of data, or model.build(input_shape), before explaining it.",
         )
+    half = {v.dtype for v in model.variables if v.dtype in ("float16", "bfloat16")}
+    if half:
+        raise ModelError(
+            f"The weights of model {model.name!r} are in half precision.",
+            expected="weights in float32 or float64; policies mixed_float16 and mixed_bfloat16 have them",
+            received=", ".join(sorted(half)),
+            fix='build the model with dtype="float32" and give it the weights: new.set_weights(model.get_weights()).',
+        )
     _, *others = inspect.signature(model.call).parameters.values()
     required = [p.name for p in others if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if required:
@@ -115,7 +123,7 @@ def trace(model: Any, specs: Any, whole: tuple[type, ...] = ()) -> Graph:
         recordings = [_record(model, specs, batch, closed, whole) for batch in BATCH_SIZES]
         names = _output_names(model, recordings[0].outputs)
         try:
-            return assemble(specs, names, recordings, BATCH_SIZES)
+            return _with_hint(assemble(specs, names, recordings, BATCH_SIZES))
         except Unjoinable as error:
             # Called as a whole, a custom layer may do with the batch size what it likes.
             if error.within is None or error.within in closed:
@@ -124,6 +132,15 @@ def trace(model: Any, specs: Any, whole: tuple[type, ...] = ()) -> Graph:
                     fix="do not compute with the batch size outside custom layers; let constants broadcast.",
                 ) from None
             closed[error.within] = str(error)
+
+
+def _with_hint(graph: Graph) -> Graph:
+    """The graph; where the model leaves sizes open, calls that could not be opened for it say what helps."""
+    if all(size is not None for edge in graph.inputs for size in edge.shape[1:]):
+        return graph
+    hint = "; the model leaves the size of an axis open, an example batch (inputs=x) would tell it"
+    nodes = [replace(n, reason=n.reason + hint) if n.kind is Kind.OPAQUE and n.reason else n for n in graph.nodes]
+    return replace(graph, nodes=tuple(nodes))
 
 
 def call_counts(model: Any) -> dict[str, tuple[int, int]]:
@@ -151,8 +168,18 @@ def _record(model: Any, specs: Any, batch: int, closed: dict[str, str], whole: t
     recorder = Recorder(model, closed, recording, whole)
     with recording(recorder):
         tensors = tree.map_structure(lambda s: keras.KerasTensor((batch, *s.shape[1:]), s.dtype), specs)
-        outputs = model([tensors] if _takes_list_of_one(model) else tensors, training=False)
+        try:
+            outputs = model([tensors] if _takes_list_of_one(model) else tensors, training=False)
+        except KxaiError as error:
+            raise _original(error) from None
         return Recording(tree.flatten(tensors), recorder.calls, outputs)
+
+
+def _original(error: BaseException) -> BaseException:
+    """The error as it was raised, before Keras wrapped it into errors about every layer on the way out."""
+    while isinstance(error.__context__, KxaiError):
+        error = error.__context__
+    return error
 
 
 def _unbuilt(model: Any) -> dict[int, Any]:
