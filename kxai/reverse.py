@@ -246,7 +246,9 @@ def backward(
                     _add(book, edge, r)
             if audit:
                 gone = [r for r, edge in zip(sent, receivers, strict=True) if edge in active]
-                lost = _total(came, batch) - _total(gone, batch)
+                # Some networks compute in several precisions.
+                precision = keras.backend.result_type(*(r.dtype for r in (*came, *gone) if r is not None))
+                lost = _total(came, batch, precision) - _total(gone, batch, precision)
                 absorbed[node.path] = absorbed[node.path] + lost if node.path in absorbed else lost
     return Backward([_report(edge, run, relevance, finished, finish) for edge in graph.inputs], kept, absorbed)
 
@@ -265,8 +267,8 @@ def _add(book: dict[Edge, Any], edge: Edge, relevance: Any) -> None:
     book[edge] = book[edge] + relevance if edge in book else relevance
 
 
-def _total(tensors: Any, batch: Any) -> Any:
-    sums = [ops.sum(ops.reshape(t, (batch, -1)), axis=1) for t in tensors if t is not None]
+def _total(tensors: Any, batch: Any, dtype: str) -> Any:
+    sums = [ops.sum(ops.reshape(ops.cast(t, dtype), (batch, -1)), axis=1) for t in tensors if t is not None]
     return sum(sums[1:], sums[0]) if sums else 0.0
 
 

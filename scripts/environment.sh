@@ -1,6 +1,7 @@
 # Sourced by the other scripts: makes .venv where it is absent and installs the package with extras into it.
 #
 #   environment EXTRA...      afterwards $python is the interpreter of .venv
+#   kerashub                  adds KerasHub to it, for Python 3.11 or newer
 #
 # PYTHON            interpreter that makes .venv (otherwise python3, or the first of 3.13 to 3.10 that is found)
 # KXAI_TENSORFLOW   which TensorFlow: cpu (default), gpu, or tensorflow; one that is installed already stays
@@ -44,9 +45,7 @@ make_venv() {
     fi
 }
 
-has_tensorflow() {
-    "$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("tensorflow") is None)'
-}
+has() { "$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec(sys.argv[1]) is None)' "$1"; }
 
 environment() {
     make_venv
@@ -58,11 +57,23 @@ environment() {
     if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$sum" ]; then
         return
     fi
-    if ! has_tensorflow; then
+    if ! has tensorflow; then
         extras="${KXAI_TENSORFLOW:-cpu},$extras"
     fi
     say "installing kxai[$extras] into .venv (takes minutes the first time)"
     "$python" -m pip install -qq --disable-pip-version-check --editable ".[$extras]" ||
         fail "pip could not install kxai[$extras] for $("$python" --version). Offline, or a Python without TensorFlow?"
     echo "$sum" >"$stamp"
+}
+
+kerashub() {
+    if has keras_hub || ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+        return
+    fi
+    say "installing KerasHub into .venv"
+    # Without its dependencies, because tensorflow-text brings a second TensorFlow, which overwrites files of the first.
+    # Only tokenizers and presets use it, and they import it when they are made; what the models need follows by name.
+    "$python" -m pip install -qq --disable-pip-version-check "kagglehub!=1.0.1" regex tokenizers &&
+        "$python" -m pip install -qq --disable-pip-version-check --no-deps keras-hub==0.32.0 ||
+        fail "pip could not install KerasHub. Offline?"
 }

@@ -188,3 +188,17 @@ def test_one_hot(axis):
     else:
         with pytest.raises(RuleError, match="one_hot does not put its classes on the last axis"):
             kxai.explain(model, x, "lrp.epsilon")
+
+
+def test_audit_of_a_network_of_two_precisions():
+    class Widened(layers.Layer):
+        def call(self, x):
+            return ops.cast(ops.cast(x, "float32") * 2.0, "float64")
+
+    x = layers.Input((3,), dtype="float64")
+    model = keras.Model(x, layers.Dense(2, bias_initializer="ones", dtype="float64")(Widened(dtype="float64")(x)))
+    explanation = kxai.LRP(model, "epsilon").explain(np.random.default_rng(0).normal(size=(4, 3)), 1, audit=True)
+    lost = sum(explanation.absorbed.values())
+    np.testing.assert_allclose(lost, 1.0, rtol=1e-5)  # the bias
+    # Half of it is computed in float32.
+    np.testing.assert_allclose(explanation.relevance.sum(axis=1) + lost, explanation.score, rtol=1e-5, atol=1e-6)
