@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import keras
 import naive_recurrent as naive
 import numpy as np
@@ -81,9 +83,20 @@ def cell_and_states(kind, layer):
     return cell(*(np.asarray(w, "float64") for w in layer.get_weights())), [(UNITS,)] * count
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("kind", WEIGHTS)
+def quick(cases, *chosen):
+    """The chosen cases in every run of the tests, the others in slow ones."""
+    return [pytest.param(*case, marks=() if case in chosen else pytest.mark.slow) for case in cases]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "dtype"),
+    quick(
+        itertools.product(WEIGHTS, OPTIONS, ["float64", "float32"]),
+        *[(kind, "sequences", "float64") for kind in WEIGHTS],
+        *[("lstm", options, "float64") for options in OPTIONS],
+        ("lstm", "plain", "float32"),
+    ),
+)
 def test_equals_definition(kind, options, dtype):
     build, more, _, _ = WEIGHTS[kind]
     layer = build(UNITS, dtype=dtype, **more, **OPTIONS[options])
@@ -99,9 +112,13 @@ def test_equals_definition(kind, options, dtype):
 MASK = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1], [0, 1, 0, 1, 1, 0], [1, 1, 1, 1, 1, 1]], bool)
 
 
-@pytest.mark.parametrize("zero_masked", [False, True])
-@pytest.mark.parametrize("options", ["plain", "sequences", "backwards"])
-@pytest.mark.parametrize("kind", ["lstm", "gru", "simple_rnn"])
+@pytest.mark.parametrize(
+    ("kind", "options", "zero_masked"),
+    quick(
+        itertools.product(["lstm", "gru", "simple_rnn"], ["plain", "sequences", "backwards"], [False, True]),
+        *itertools.product(["lstm"], ["plain", "backwards"], [False, True]),
+    ),
+)
 def test_masked_steps(kind, options, zero_masked):
     layer = WEIGHTS[kind][0](UNITS, dtype="float64", zero_output_for_mask=zero_masked, **OPTIONS[options])
     model, x = sequence_model(layer, masked=True), numbers(STEPS, FEATURES).astype("float64")
@@ -284,8 +301,13 @@ class Forced(Gradient):
         return FORCED
 
 
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("network", [name for name in NETWORKS if name != "simple_rnn"])
+@pytest.mark.parametrize(
+    ("network", "masked"),
+    quick(
+        itertools.product([name for name in NETWORKS if name != "simple_rnn"], [False, True]),
+        ("lstm", True), ("own cell", False), ("bidirectional", False),
+    ),
+)  # fmt: skip
 def test_gradient_through_opened_and_closed_loops(network, masked):
     layer = NETWORKS[network]()
     model, x = sequence_model(layer, "float32", masked), numbers(STEPS, FEATURES)
@@ -438,12 +460,10 @@ def test_compiled_by_xla_and_step_by_step(masked):
               np.array(expected.relevance[0] if masked else expected.relevance), SINGLE)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"vgg16_tutorial"}))  # it names the layers of one network
 def test_every_preset(name):
-    needed = {"low": -1.0, "high": 1.0} if name in ("epsilon_gamma_box", "vgg16_tutorial") else {}
+    needed = {"low": -1.0, "high": 1.0} if name == "epsilon_gamma_box" else {}
     needed |= {"idx": 1} if name == "sequential_preset_b_flat_until_idx" else {}
-    if name == "vgg16_tutorial":
-        pytest.skip("it names the layers of one network")
     stack = [layers.Conv1D(4, 2, activation="relu"), layers.Bidirectional(layers.LSTM(UNITS)), layers.Dense(2)]
     model = seeded(keras.Sequential([keras.Input((STEPS, FEATURES)), *stack]))
     plan = kxai.plan(model, kxai.preset(name, **needed))
@@ -488,3 +508,65 @@ def test_the_numbers_that_are_added(cell):
     relevance = kxai.LRP(model, "epsilon").explain(x[:500]).relevance.sum(-1)
     found = np.take_along_axis(marks[:500], np.abs(relevance).argmax(1)[:, None], 1)
     assert found.mean() >= 0.95
+
+
+# --- other layers ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("method", ["gradient", "lrp.zero"])
+def test_convolutional_lstms_of_any_rank(rank, method):
+    build, shape = getattr(layers, f"ConvLSTM{rank}D"), (3, *(5, 4, 3)[:rank], 2)
+    layer = build(2, 2, strides=(2, 1, 1)[:rank], padding="same", use_bias=False, dropout=0.3, return_sequences=True)
+    model, x = sequence_model(layer, "float32", shape=shape), numbers(*shape)
+    model.get_layer("head").bias.assign([0.0, 0.0])
+    explanation = kxai.explain(model, x, method, target=0)
+    if method == "lrp.zero":
+        np.testing.assert_allclose(explanation.residual, 0, atol=1e-4)
+        return
+    tensor = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(tensor)
+        score = model(tensor)[:, 0]
+    close(explanation.relevance, tape.gradient(score, tensor).numpy(), 1e-5)
+
+
+def test_deep_taylor_of_a_rectified_network():
+    """Non-negative inputs, biases that are not positive: relevance is not negative and adds up."""
+    model = sequence_model(layers.SimpleRNN(UNITS, activation="relu", use_bias=False), "float32")
+    model.get_layer("head").bias.assign([0.0, 0.0])
+    x = np.abs(numbers(STEPS, FEATURES))
+    best = model.predict(x, verbose=0).argmax(axis=1)
+    explanation = kxai.DeepTaylor(model, low=0.0).explain(x, target=best)
+    assert explanation.relevance.min() >= 0
+    assert explanation.score.max() > 0.1
+    np.testing.assert_allclose(explanation.relevance.sum((1, 2)), np.maximum(explanation.score, 0), rtol=1e-3)
+
+
+class Sliced(layers.Layer):
+    """A cell that takes its weights apart before they meet the input."""
+
+    state_size = UNITS
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1] + UNITS, 2 * UNITS), name="kernel")
+
+    def call(self, x, states):
+        joined = ops.concatenate([x, states[0]], axis=-1)
+        gate = ops.sigmoid(ops.matmul(joined, self.kernel[:, :UNITS]))
+        h = gate * ops.tanh(ops.matmul(joined, self.kernel[:, UNITS:]))
+        return h, [h]
+
+
+def test_cells_that_take_their_weights_apart():
+    model, x = sequence_model(layers.RNN(Sliced(name="sliced")), "float32"), numbers(STEPS, FEATURES)
+    model.get_layer("head").bias.assign([0.0, 0.0])
+    analyzer = kxai.LRP(model, "zero")
+    before = analyzer.explain(x, target=0)
+    np.testing.assert_allclose(before.residual, 0, atol=1e-4)
+    np.testing.assert_allclose(before.outputs, model.predict(x, verbose=0), atol=1e-6)
+    seeded(model, seed=3)
+    np.testing.assert_allclose(analyzer.explain(x, target=0).outputs, model.predict(x, verbose=0), atol=1e-6)
+    (body,) = analyzer.plan().bodies.values()
+    (product,) = [node for node in body.graph.nodes if node.kind is Kind.PRODUCT]
+    assert body.rules[product] == rules.SignalTakesAll()
