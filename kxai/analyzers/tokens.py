@@ -102,7 +102,7 @@ def _fit(position: int, edge: Edge, tokens: int) -> TokenMap | None:
     for patch in [1] if len(edge.shape) == 2 else [p for p in range(1, common + 1) if common % p == 0]:
         grid = tuple(size // patch for size in known)
         extra = tokens - math.prod(grid)
-        if 0 <= extra <= min(MAX_EXTRA, math.prod(grid)):
+        if 0 <= extra <= MAX_EXTRA and extra < math.prod(grid):
             return TokenMap(position, patch, grid, extra)
     return None
 

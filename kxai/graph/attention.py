@@ -99,6 +99,8 @@ def _check(graph: Graph, node: Node, values: Edge, sources: dict[Edge, frozenset
         raise _refused(node, "its queries and keys are not the same tokens", f"weights of shape {shape}")
     if batch not in (None, (0, 1)):
         raise _refused(node, "it attends within windows", f"{batch[1]} windows per sample, joined with the batch axis")
+    if len(values.shape) > 4:  # (batch, tokens, heads, channels), in whatever order
+        raise _refused(node, "it attends along one of several axes of positions", f"values of shape {values.shape}")
     if not _over_last_axis(node):
         raise _refused(node, "its softmax does not run over the keys", "a softmax over another axis than the last")
     read = [sources.get(edge, frozenset()) for edge in (*_operands(graph, node), values)]

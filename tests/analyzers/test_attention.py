@@ -132,8 +132,7 @@ def test_both_methods_are_their_definitions(pool, written, x):
         assert np.ptp(found.relevance[sample], axis=-1).max() == 0  # a token's values share its relevance equally
 
 
-@pytest.mark.parametrize("heads", ["mean", "min", "max"])
-@pytest.mark.parametrize("residual", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize(("residual", "heads"), [(0.0, "mean"), (0.5, "min"), (0.9, "max")])
 def test_rollout_fuses_heads(heads, residual, x):
     model, weights = transformer("mean", "layer")
     analyzer = kxai.AttentionRollout(model, residual, heads, per="token")
@@ -269,6 +268,31 @@ def test_windows():
     attended = layers.MultiHeadAttention(2, 3, name="window")(windows, windows)
     model = keras.Model(x, layers.Dense(2)(ops.reshape(attended, (-1, 8, 4))[:, 0]))
     refused(model, "within windows", "2 windows per sample")
+
+
+@pytest.mark.parametrize("axes", [(2,), (1, 2)])
+def test_positions_in_a_plane(axes):
+    x = keras.Input((4, 4, 3))
+    attended = layers.MultiHeadAttention(2, 3, attention_axes=axes, name="axial")(x, x)
+    refused(
+        keras.Model(x, layers.Dense(2)(layers.GlobalAveragePooling2D()(attended))), "axial", "along one of several axes"
+    )
+
+
+def test_grouped_heads():
+    """Two heads of queries share one head of keys and values: the same as keys and values that are repeated."""
+    x = keras.Input((5, 4))
+    models = []
+    for layer in (layers.GroupQueryAttention(3, 2, 1), layers.MultiHeadAttention(2, 3)):
+        models.append(keras.Model(x, layers.Dense(2)(layer(x, x)[:, 0])))
+    seeded(models[0])
+    weights = [w.numpy() for w in models[0].weights]
+    repeat = (w if i not in (2, 3, 4, 5) else np.repeat(w, 2, axis=-2) for i, w in enumerate(weights))
+    models[1].set_weights(list(repeat))
+    inputs = numbers(5, 4)
+    for method in ("attention_rollout", "attention_relevance"):
+        one, two = (kxai.explain(model, inputs, method, target=1).relevance for model in models)
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
 
 
 def test_softmax_over_the_queries():
