@@ -86,14 +86,19 @@ NEEDED = {
 SECOND = {
     "composite": kxai.Composite("gradient", ((anything, rules.Gradient()),)),
     "epsilon": 0.5, "gamma": 0.7, "alpha": 3.0, "beta": 2.0, "low": -2.0, "high": 2.0, "idx": 1,
-    "max_pooling": "proportional", "other_activations": "gradient", "heads": "max", "row": "first", "per": "token",
+    "max_pooling": "proportional", "gates": "uniform", "conv_gamma": 0.7, "other_activations": "gradient", "heads": "max", "row": "first", "per": "token",
 }  # fmt: skip
 
+TRANSFORMERS = ("lrp.attn", "lrp.cp")
+# Methods whose hyperparameters need models of their own.
+SPECIAL = (*TRANSFORMERS, "lrp.vgg16_tutorial", "attention_rollout", "attention_relevance")
 ORDINARY = (models.mlp, models.cnn)
 FULL = {"gradient", "lrp.epsilon_plus", "deep_taylor", "lrp.alpha_beta"}
 
 
 def cases_for(name):
+    if name in TRANSFORMERS:
+        return (*ORDINARY, models.decoder)
     if name == "lrp.vgg16_tutorial":
         return (models.vgg,)
     if name.startswith("attention_"):
@@ -139,5 +144,5 @@ def test_method(name):
         cases=cases,
         twins=() if cases in ((models.vgg,), models.ATTENTION) else models.TWINS,
         alternatives=second_values(name, factory(cases[0]().model)),
-        argument_cases=cases if cases in ((models.vgg,), models.ATTENTION) else (*ORDINARY, models.gated),
+        argument_cases=cases if name in SPECIAL else (*ORDINARY, models.gated),
     )

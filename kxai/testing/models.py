@@ -317,6 +317,33 @@ def vision_transformer() -> Case:
     return _case("vision_transformer", model, numbers(4, 6, 3))
 
 
+@keras.saving.register_keras_serializable("kxai.testing")
+class GatedUnit(layers.Layer):
+    """The feed-forward block of today's language models: ``(x U * silu(x G)) D``."""
+
+    def build(self, shape: Any) -> None:
+        """Makes the kernels."""
+        self.up, self.gate = (self.add_weight(shape=(shape[-1], 8), name=name) for name in ("up", "gate"))
+        self.down = self.add_weight(shape=(8, shape[-1]), name="down")
+
+    def call(self, x: Any) -> Any:
+        """As many features as ``x``."""
+        return ops.matmul(ops.matmul(x, self.up) * ops.silu(ops.matmul(x, self.gate)), self.down)
+
+
+def decoder() -> Case:
+    """A causal language model with grouped attention, gated units and tied embeddings; one word is explained."""
+    ids = keras.Input((6,), dtype="int32")
+    table = layers.ReversibleEmbedding(11, 6, name="table")
+    x = table(ids)
+    h = layers.RMSNormalization()(x)
+    x = layers.Add()([x, layers.GroupQueryAttention(4, 4, 2, name="attention")(h, h, use_causal_mask=True)])
+    x = layers.Add()([x, GatedUnit(name="gated_unit")(layers.RMSNormalization()(x))])
+    model = keras.Model(ids, table(x, reverse=True), name="decoder")
+    words = np.random.default_rng(6).integers(0, 11, (SAMPLES, 6)).astype("int32")
+    return Case("decoder", seeded(model), words, target=(3, 7))
+
+
 CORE: tuple[Builder, ...] = (mlp, cnn, residual)
 ALL: tuple[Builder, ...] = (
     *CORE, transposed, sequence, tokens, list_inputs, dict_inputs, multi_output, subclassed, nested, shared,
