@@ -413,7 +413,7 @@ class RawCell(layers.Layer):
     state_size = 3
 
     def call(self, x, states):
-        y = tf.sin(x) + states[0]
+        y = tf.map_fn(tf.sin, x) + states[0]
         return y, [y]
 
 

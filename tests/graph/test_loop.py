@@ -136,7 +136,7 @@ class Raw(layers.Layer):
     state_size = 5
 
     def call(self, x, states):
-        y = tf.sin(x) + tf.tanh(states[0])
+        y = tf.map_fn(tf.sin, x) + tf.tanh(states[0])
         return y, [y]
 
 
