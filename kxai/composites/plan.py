@@ -272,7 +272,7 @@ def _check_first(node: Node, plan: Plan, composite: Composite) -> None:
         if inner.kind is Kind.AFFINE and wanted != rule:
             raise RuleError(
                 f"Composite {composite.name!r} gives the layer that the input meets first the rule {wanted!r}, but "
-                f"{inner.path!r} meets the states of the recurrent layer {node.path!r}, too.",
+                f"{inner.path!r} is in the loop of {node.path!r}, which the input meets together with states.",
                 expected="a composite without a rule for the first layer, or a first layer that is not recurrent",
                 fix=f'name the rule: composite.but(("{inner.path}", kxai.rules.{rule!r})).',
             )

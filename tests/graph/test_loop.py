@@ -122,7 +122,7 @@ def test_relevance_inside_a_loop_is_not_kept():
 
 @pytest.mark.parametrize("method", ["deep_taylor", "lrp.epsilon_plus_flat"])
 def test_rules_of_the_first_layer_stop_at_loops(method):
-    with pytest.raises(RuleError, match=r"meets first(.|\n)*'lstm/lstm_cell' meets the states") as caught:
+    with pytest.raises(RuleError, match=r"meets first(.|\n)*'lstm/lstm_cell' is in the loop of 'lstm'") as caught:
         kxai.plan(net(layers.LSTM(4, name="lstm")), method)
     assert 'composite.but(("lstm/lstm_cell", kxai.rules.' in str(caught.value)
     assert kxai.plan(net(layers.Conv1D(3, 2), layers.LSTM(4)), method).bodies
