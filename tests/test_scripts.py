@@ -101,3 +101,34 @@ def test_the_tape_is_the_gradient_of_the_model(tmp_path):
     for method in (bench_worker.TAPE, "gradient"):
         relevance = bench_worker.runner(model, method, 3)(x)
         np.testing.assert_allclose(relevance, kxai.Gradient(model).explain(x, 0).relevance, atol=1e-6)
+
+
+@pytest.mark.parametrize("arguments", [["model.keras"], ["--size", "32"]])
+def test_coverage_of_kerashub_takes_neither_files_nor_sizes(arguments, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["coverage", "--kerashub", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        coverage_table.main()
+    assert "takes no FILE and no --size" in capsys.readouterr().err
+
+
+def test_coverage_of_kerashub_says_that_it_is_missing(capsys, monkeypatch):
+    monkeypatch.setattr(coverage_table.kerashub_models, "installed", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["coverage", "--kerashub"])
+    with pytest.raises(SystemExit, match="2"):
+        coverage_table.main()
+    assert "KerasHub is not installed" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not coverage_table.kerashub_models.installed(), reason="KerasHub is not installed")
+def test_coverage_of_kerashub_has_a_cell_for_every_column(monkeypatch):
+    name = coverage_table.KERASHUB + "VGG"
+    cells = [compute() for compute in coverage_table.kerashub_cells(name, None)]
+    assert len(cells) == len(coverage_table.columns(name))
+    assert cells[0].text.endswith("nodes")
+    assert all(cell.text.startswith("works") for cell in cells[1:])
+    # A network with biases leaks.
+    build = coverage_table.kerashub_models.build
+    monkeypatch.setattr(coverage_table.kerashub_models, "build", lambda name, shifts: build(name))
+    leak = coverage_table.kerashub_cells(name, None)[2]()
+    assert leak.text.startswith("leaks")
+    assert "not handed on" in leak.problem

@@ -219,12 +219,15 @@ def _no_rule(composite: Composite, node: Node) -> RuleError:
             ),
         )
     if node.kind is Kind.OPAQUE:
+        open_size = any(size is None for edge in node.inputs for size in edge.shape[1:])
+        example = "pass an example batch (inputs=x), which tells sizes that the model leaves open; or " * open_size
         return RuleError(
             f"Node {node.path!r}{layer} cannot be opened: {node.reason}.",
             expected="a layer whose call consists of Keras layers and keras.ops",
             fix=(
-                "write its call with keras.ops instead of raw TensorFlow or NumPy, or accept the plain gradient there: "
-                f'composite.but(("{node.path}", kxai.rules.Gradient())). Gradient methods work as they are.'
+                f"{example}write its call with keras.ops instead of raw TensorFlow or NumPy, or accept the "
+                f'plain gradient there: composite.but(("{node.path}", kxai.rules.Gradient())). '
+                "Gradient methods work as they are."
             ),
         )
     return RuleError(
