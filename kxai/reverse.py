@@ -93,7 +93,9 @@ def _step(plan: Plan, node: Node, tensors: tuple[Any, ...], run: Forward) -> Ste
         (linear,), pull = backend.vjp(lambda x: linear_map(x, kernel), *tensors)
         outputs: tuple[Any, ...] = (linear if bias is None else ops.add(linear, bias),)
     else:
-        outputs, pull = backend.vjp(node.call, *tensors)
+        # From integers to integers TensorFlow's cast has no derivative.
+        stays = node.op in ("cast", "saturate_cast") and not node.outputs[0].is_float
+        outputs, pull = backend.vjp((lambda x: x + 0) if stays else node.call, *tensors)
         pairs = zip(outputs, node.outputs, strict=True)
         outputs = tuple(y if edge.is_float else ops.cast(y, edge.dtype) for y, edge in pairs)
     return Step(

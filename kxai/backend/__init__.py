@@ -22,6 +22,7 @@ if keras.backend.backend() != "tensorflow":
         fix="set the environment variable KERAS_BACKEND=tensorflow before Keras is first imported.",
     )
 
+from kxai.backend.dispatch import foreign_calls, output_spec
 from kxai.backend.tensorflow import (
     ACTIVATIONS,
     compile,
@@ -41,7 +42,9 @@ __all__ = [
     "dataset_batches",
     "depending",
     "eagerly",
+    "foreign_calls",
     "is_dataset",
+    "output_spec",
     "scan",
     "to_numpy",
     "trace_count",

@@ -179,7 +179,7 @@ def dataset_batches(dataset: Any, batch_size: int, rank: int | None) -> Iterator
 def depending(
     variables: Sequence[Any], function: Callable[[], Any], leaves: Callable[[Any], Sequence[Any]]
 ) -> tuple[Any, list[bool]]:
-    """Run ``function`` and tell which tensors were computed from ``variables``.
+    """Run ``function`` and tell which tensors were computed from ``variables``, or from trainable ones of TensorFlow.
 
     Args:
         variables: Keras variables.
@@ -190,9 +190,11 @@ def depending(
         (result, per leaf whether it depends on the variables).
     """
     values = [v.value for v in variables if tf.as_dtype(v.dtype).is_floating]
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+    with tf.GradientTape(persistent=True) as tape:
         tape.watch(values)
         result = function()
+        known = set(map(id, values))
+        values += [v for v in tape.watched_variables() if v.dtype.is_floating and id(v) not in known]
         tensors = list(leaves(result))
         sums = [tf.reduce_sum(tf.cast(t, tf.float32)) if t.dtype.is_floating else None for t in tensors]
         floating = [total for total in sums if total is not None]

@@ -12,11 +12,13 @@ from typing import Any, final
 import keras
 from keras import tree
 
+from kxai import backend
 from kxai.errors import KxaiError, ModelError
 from kxai.graph.affine import Affine, Scale
 from kxai.graph.classify import ACTIVATIONS, CLOSED, HIGHER_ORDER, IDENTITIES, LAYERS, OPS, op_name, own_class
 from kxai.graph.constants import Constants, Repeat, symbolic, watch
 from kxai.graph.expand import EXPANSIONS, OP_EXPANSIONS, average_of
+from kxai.graph.foreign import Foreign
 from kxai.graph.graph import Kind
 from kxai.graph.loop import RecordedStep
 from kxai.graph.registered import registration_of
@@ -187,6 +189,20 @@ class Recorder:
             reason = CLOSED.get(class_name, unknown)
             closed = Call("", op, kind, operation.call, args, [], kwargs, operation=operation, reason=reason)
             return self._append(closed, operation.compute_output_spec(*args, **kwargs))
+
+    def on_foreign(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A function of TensorFlow was called with symbolic tensors."""
+        if function.__name__ == "shape":
+            (tensor,) = (x for x in tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor))
+            return tuple(tensor.shape)
+        if any(callable(leaf) and not isinstance(leaf, type) for leaf in tree.flatten((args, kwargs))):
+            raise _Unopenable(f"TensorFlow's {function.__name__} calls a Python function that cannot be looked into")
+        operation, operands = Foreign.recorded(function, args, kwargs)
+        op, kind, reason = operation.kind(operands)
+        entries = operands[0].shape[0] if kind is Kind.LOOKUP and op == "take" else None
+        with self._scope(op):
+            call = Call("", op, kind, operation.call, operands, [], operation=operation, reason=reason, entries=entries)
+            return self._append(call, backend.output_spec(operation.call, operands))
 
     @contextlib.contextmanager
     def apart(self, *scopes: str) -> Iterator[list[Call]]:

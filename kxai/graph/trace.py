@@ -20,6 +20,7 @@ import keras.src.layers.layer as layer_module
 from keras import tree
 from keras.src.backend.common import global_state
 
+from kxai import backend
 from kxai.errors import KxaiError, ModelError
 from kxai.graph.assemble import Unjoinable, assemble
 from kxai.graph.graph import Graph, Kind
@@ -216,6 +217,10 @@ def _recording(recorder: Recorder, unbuilt: dict[int, Any]) -> Iterator[Recorder
             return operation_call(operation, *args, **kwargs)
         return found.on_operation(operation, args, kwargs)
 
+    def on_foreign(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        found = active()
+        return None if found is None else found.on_foreign(function, args, kwargs)
+
     def on_build(layer: Any, *args: Any) -> None:
         if getattr(_THREAD, "recorder", None) is not None and id(layer) in unbuilt:
             raise ModelError(
@@ -260,7 +265,8 @@ def _recording(recorder: Recorder, unbuilt: dict[int, Any]) -> Iterator[Recorder
         if uids is not None:
             global_state.set_global_attribute("object_name_uids", collections.defaultdict(int, uids))
         try:
-            yield recorder
+            with backend.foreign_calls(on_foreign):
+                yield recorder
         finally:
             global_state.set_global_attribute("object_name_uids", uids)
             del _THREAD.recorder

@@ -410,7 +410,6 @@ LOOKUPS = {"Embedding": (5, 3), "ReversibleEmbedding": (5, 3), "CategoryEncoding
 
 LAYERS_REFUSED = {
     "AutoContrast": "cannot be opened|no rule",
-    "CategoryEncoding": "cannot be opened|no rule",
     "Dot": "a matrix product of two tensors",
     "MelSpectrogram": "no rule",
     "Softmax": "a softmax inside the network",
