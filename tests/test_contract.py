@@ -86,7 +86,8 @@ NEEDED = {
 SECOND = {
     "composite": kxai.Composite("gradient", ((anything, rules.Gradient()),)),
     "epsilon": 0.5, "gamma": 0.7, "alpha": 3.0, "beta": 2.0, "low": -2.0, "high": 2.0, "idx": 1,
-    "max_pooling": "proportional", "gates": "uniform", "conv_gamma": 0.7, "other_activations": "gradient", "heads": "max", "row": "first", "per": "token",
+    "max_pooling": "proportional", "gates": "uniform", "conv_gamma": 0.7, "other_activations": "gradient",
+    "heads": "max", "row": "first", "per": "token",
 }  # fmt: skip
 
 TRANSFORMERS = ("lrp.attn", "lrp.cp")
