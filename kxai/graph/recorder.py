@@ -246,8 +246,9 @@ class Recorder:
             try:
                 outputs = spec()
             except ValueError as unknown:
+                name = self.path or closed.op
                 raise ModelError(
-                    f"Layer {self.path!r} cannot be opened ({closed.reason}), and its output is not known beforehand.",
+                    f"Layer {name!r} cannot be opened ({closed.reason}), and its output is not known beforehand.",
                     received=_first_words(unknown),
                     fix="write its call with keras.ops, or give it compute_output_shape.",
                 ) from None
