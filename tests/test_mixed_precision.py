@@ -28,7 +28,7 @@ def recurrent(layer):
 def attending():
     ids = keras.Input((6,), dtype="int32")
     x = layers.Embedding(9, 8, mask_zero=True)(ids)
-    x = layers.LayerNormalization()(layers.Add()([x, layers.MultiHeadAttention(2, 4)(x, x)]))
+    x = layers.LayerNormalization()(layers.Add()([x, layers.MultiHeadAttention(2, 4, dropout=0.1)(x, x)]))
     return keras.Model(ids, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
 
 

@@ -207,7 +207,7 @@ def _join(a: Any, b: Any, sizes: tuple[int, int], call: Any) -> Any:
     if isinstance(a, slice) and isinstance(b, slice):
         return slice(*(_join(x, y, sizes, call) for x, y in zip(_fields(a), _fields(b), strict=True)))
     if _is_array(a):
-        if np.array_equal(np.asarray(a), np.asarray(b)):
+        if np.array_equal(ops.convert_to_numpy(a), ops.convert_to_numpy(b)):
             return a
         block = _repeated_block(a, b, sizes)
         if block is None:
@@ -222,7 +222,7 @@ def _join(a: Any, b: Any, sizes: tuple[int, int], call: Any) -> Any:
 
 def _repeated_block(a: Any, b: Any, sizes: tuple[int, int]) -> Any:
     """The block of which ``a`` holds ``sizes[0]`` copies and ``b`` ``sizes[1]``, along the first axis; else None."""
-    one, two = np.asarray(a), np.asarray(b)
+    one, two = ops.convert_to_numpy(a), ops.convert_to_numpy(b)
     if one.ndim == 0 or one.ndim != two.ndim or len(one) % sizes[0]:
         return None
     block = one[: len(one) // sizes[0]]
