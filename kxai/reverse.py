@@ -247,10 +247,11 @@ def backward(
                 if r is not None and edge in active:
                     _add(book, edge, r)
             if audit:
-                gone = [r for r, edge in zip(sent, receivers, strict=True) if edge in active]
+                gone = [(r, edge) for r, edge in zip(sent, receivers, strict=True) if r is not None and edge in active]
+                here = [(r, edge) for r, edge in zip(came, node.outputs, strict=True) if r is not None]
                 # Some networks compute in several precisions.
-                precision = keras.backend.result_type(*(r.dtype for r in (*came, *gone) if r is not None))
-                lost = _total(came, batch, precision) - _total(gone, batch, precision)
+                precision = keras.backend.result_type(*(r.dtype for r, _ in (*here, *gone)))
+                lost = _total(here, batch, precision) - _total(gone, batch, precision)
                 absorbed[node.path] = absorbed[node.path] + lost if node.path in absorbed else lost
     return Backward([_report(edge, run, relevance, finished, finish) for edge in graph.inputs], kept, absorbed)
 
@@ -269,14 +270,19 @@ def _add(book: dict[Edge, Any], edge: Edge, relevance: Any) -> None:
     book[edge] = book[edge] + relevance if edge in book else relevance
 
 
-def _total(tensors: Any, batch: Any, dtype: str) -> Any:
-    sums = [ops.sum(ops.reshape(ops.cast(t, dtype), (batch, -1)), axis=1) for t in tensors if t is not None]
+def _total(tensors: Sequence[tuple[Any, Edge]], batch: Any, dtype: str) -> Any:
+    sums = [ops.sum(ops.reshape(ops.cast(_batch_first(t, edge), dtype), (batch, -1)), axis=1) for t, edge in tensors]
     return sum(sums[1:], sums[0]) if sums else 0.0
 
 
+def _batch_first(tensor: Any, edge: Edge) -> Any:
+    return tensor if edge.batch is None or edge.batch[0] == 0 else ops.moveaxis(tensor, edge.batch[0], 0)
+
+
 def _per_sample(tensor: Any, edge: Edge) -> Any:
-    """Where time steps (say) had joined the batch axis, they get an axis of their own again."""
-    if edge.batch is None or edge.batch == (0, 1):
+    """The batch axis first; where time steps (say) had joined it, they get an axis of their own again."""
+    tensor = _batch_first(tensor, edge)
+    if edge.batch is None or edge.batch[1] == 1:
         return tensor
     return ops.reshape(tensor, (-1, edge.batch[1], *tensor.shape[1:]))
 

@@ -73,10 +73,12 @@ def test_every_layer_opens_and_the_gradient_is_tensorflows(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_conserving_rules_lose_nothing_without_shifts(name):
     model, x = built(name, shifts=False)
-    explanation = kxai.LRP(model, "cp").explain(x, target=kerashub_models.strongest)
+    explanation = kxai.LRP(model, "cp").explain(x, target=kerashub_models.strongest, audit=True)
     assert np.all(np.abs(explanation.score) > 1e-3)
     # Stabilisers take 1e-6 of a denominator at most, and float32 as much: measured 2e-7 at most.
     np.testing.assert_allclose(total(explanation), explanation.score, rtol=1e-5)
+    most = max(np.abs(share).max() for share in explanation.absorbed.values())
+    assert most <= 1e-5 * np.abs(explanation.score).max()
 
 
 @pytest.mark.parametrize(

@@ -202,3 +202,20 @@ def test_audit_of_a_network_of_two_precisions():
     np.testing.assert_allclose(lost, 1.0, rtol=1e-5)  # the bias
     # Half of it is computed in float32.
     np.testing.assert_allclose(explanation.relevance.sum(axis=1) + lost, explanation.score, rtol=1e-5, atol=1e-6)
+
+
+def test_samples_behind_another_axis():
+    class Swapped(layers.Layer):
+        def call(self, x):
+            return ops.swapaxes(ops.swapaxes(x, 0, 1) * 2.0, 0, 1)
+
+    x = layers.Input((3, 2), dtype="float64")
+    swapped = Swapped(name="swapped", dtype="float64")(x)
+    model = keras.Model(x, layers.Dense(1, use_bias=False, dtype="float64")(layers.Flatten()(swapped)))
+    values = np.random.default_rng(0).normal(size=(4, 3, 2))
+    explanation = kxai.LRP(model, "epsilon").explain(values, 0, batch_size=2, layers="swapped/*", audit=True)
+    assert len(explanation.layers) == 3
+    for relevance in explanation.layers.values():  # each moves, or scales without a rest
+        np.testing.assert_allclose(relevance, explanation.relevance, rtol=1e-4)
+    for lost in explanation.absorbed.values():
+        assert np.abs(lost).max() < 1e-4
