@@ -151,7 +151,8 @@ def eagerly() -> Iterator[None]:
 
 def to_numpy(tensor: Any) -> np.ndarray:
     """A tensor as an array."""
-    return np.asarray(tensor)
+    # NumPy alone does not know what to do with a bfloat16 scalar.
+    return np.asarray(tensor.numpy() if isinstance(tensor, tf.Tensor) else tensor)
 
 
 def is_dataset(value: Any) -> bool:

@@ -8,28 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 import keras
-import numpy as np
 from keras import ops, tree
 
 from kxai.errors import ModelError
 from kxai.graph.affine import Affine, Scale
 from kxai.graph.classify import refine
 from kxai.graph.graph import Edge, Graph, Kind, Node
+from kxai.graph.join import PerSample, follows_batch, is_array, join, mapped, resolve, tiled
 from kxai.graph.loop import Loop
-
-
-@final
-class Unjoinable(Exception):
-    """A call whose two recordings do not agree; the message says why.
-
-    Attributes:
-        within: path of the innermost custom layer that makes the call, None if there is none.
-    """
-
-    def __init__(self, call: Any, reason: str) -> None:
-        super().__init__(reason)
-        self.path, self.within = call.path, call.within
-
 
 _BOOKKEEPING = ("name", "_inbound_nodes", "_outbound_nodes", "_remat_mode", "_lock", "_auto_config")
 
@@ -40,22 +26,6 @@ class _Slot:
     """Stands for the i-th tensor argument."""
 
     index: int
-
-
-@final
-@dataclass(frozen=True)
-class _PerBatch:
-    """Stands for ``factor * batch size``."""
-
-    factor: int
-
-
-@final
-@dataclass(frozen=True)
-class _PerSample:
-    """Stands for a constant whose block is repeated, along the first axis, once per sample."""
-
-    block: Any
 
 
 def assemble(specs: Any, names: tuple[str, ...], recordings: Sequence[Any], sizes: tuple[int, int]) -> Graph:
@@ -117,10 +87,10 @@ def _node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) ->
     inputs = tuple(edges[id(tensor)] for tensor in unique)
     slots = {id(tensor): _Slot(i) for i, tensor in enumerate(unique)}
 
-    def join(a: Any, b: Any) -> Any:
-        return slots[id(a)] if isinstance(a, keras.KerasTensor) else _join(a, b, sizes, one)
+    def slot(a: Any, b: Any) -> Any:
+        return slots[id(a)] if isinstance(a, keras.KerasTensor) else join(a, b, sizes, one)
 
-    template = _mapped(join, (one.args, one.kwargs), (two.args, two.kwargs), one)
+    template = mapped(slot, (one.args, one.kwargs), (two.args, two.kwargs), one)
     function = _replayed(one, two, sizes)
     outputs = tuple(edges[id(tensor)] for tensor in one.outputs)
     affine, call = one.affine, _filled(function, template, inputs)
@@ -143,22 +113,22 @@ def _node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) ->
         entries=one.entries,
         loop=_loop(one, two, template, inputs, sizes),
         layer=one.layer,
-        holds_constants=any(map(_is_array, tree.flatten(template))),
+        holds_constants=any(map(is_array, tree.flatten(template))),
         reason=reason,
     )
 
 
 def _constant_node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) -> Node:
     """What a layer computes from weights and shapes; an output that follows the batch repeats the same for everyone."""
-    joined = [_join(a, b, sizes, one) for a, b in zip(one.values, two.values, strict=True)]
+    joined = [join(a, b, sizes, one) for a, b in zip(one.values, two.values, strict=True)]
     inputs = tuple(edges[id(tensor)] for tensor in one.tensors())
     batch_size = _batch_size(inputs)
 
     def call(*tensors: Any) -> Any:
         batch, result = batch_size(tensors), []
         for value, how in zip(one.function(*tensors), joined, strict=True):
-            block = value[: len(how.block)] if isinstance(how, _PerSample) else value
-            result.append(_tiled(block, batch) if isinstance(how, _PerSample) else block)
+            block = value[: len(how.block)] if isinstance(how, PerSample) else value
+            result.append(tiled(block, batch) if isinstance(how, PerSample) else block)
         return tuple(result)
 
     outputs = tuple(edges[id(tensor)] for tensor in one.outputs)
@@ -191,57 +161,6 @@ def _kind(one: Any, template: Any, unique: int, affine: Affine | None) -> tuple[
     return one.kind, one.reason
 
 
-def _mapped(function: Callable[[Any, Any], Any], first: Any, second: Any, call: Any) -> Any:
-    """``tree.map_structure`` over both recordings of a call."""
-    try:
-        tree.assert_same_structure(first, second)
-    except ValueError:
-        raise Unjoinable(call, "the number of its arguments depends on the batch size") from None
-    return tree.map_structure(function, first, second)
-
-
-def _join(a: Any, b: Any, sizes: tuple[int, int], call: Any) -> Any:
-    """A constant of both recordings: itself where they agree, a multiple of the batch size where they do not."""
-    if a is b:
-        return a
-    if isinstance(a, slice) and isinstance(b, slice):
-        return slice(*(_join(x, y, sizes, call) for x, y in zip(_fields(a), _fields(b), strict=True)))
-    if _is_array(a):
-        if np.array_equal(ops.convert_to_numpy(a), ops.convert_to_numpy(b)):
-            return a
-        block = _repeated_block(a, b, sizes)
-        if block is None:
-            raise Unjoinable(call, "it uses a constant that depends on the batch size; make it with batch size 1")
-        return _PerSample(block)
-    if type(a) is type(b) and a == b:
-        return a
-    if isinstance(a, int) and isinstance(b, int) and a % sizes[0] == 0 and a * sizes[1] == b * sizes[0]:
-        return _PerBatch(a // sizes[0])
-    raise Unjoinable(call, f"it uses a value that depends on the batch size ({a!r}, {b!r})")
-
-
-def _repeated_block(a: Any, b: Any, sizes: tuple[int, int]) -> Any:
-    """The block of which ``a`` holds ``sizes[0]`` copies and ``b`` ``sizes[1]``, along the first axis; else None."""
-    one, two = ops.convert_to_numpy(a), ops.convert_to_numpy(b)
-    if one.ndim == 0 or one.ndim != two.ndim or len(one) % sizes[0]:
-        return None
-    block = one[: len(one) // sizes[0]]
-    copies = [np.concatenate([block] * size) for size in sizes]
-    return block if np.array_equal(one, copies[0]) and np.array_equal(two, copies[1]) else None
-
-
-def _tiled(block: Any, batch: Any) -> Any:
-    return ops.tile(block, (batch, *(1,) * (len(block.shape) - 1)))
-
-
-def _is_array(leaf: Any) -> bool:
-    return ops.is_tensor(leaf) or isinstance(leaf, (np.ndarray, keras.Variable))
-
-
-def _fields(value: slice) -> tuple[Any, Any, Any]:
-    return value.start, value.stop, value.step
-
-
 def _replayed(one: Any, two: Any, sizes: tuple[int, int]) -> Callable[[int], Callable[..., Any]]:
     """batch size -> function; operations keep shapes as attributes, which may hold the batch size."""
     if one.operation is None or one.operation is two.operation:
@@ -249,15 +168,15 @@ def _replayed(one: Any, two: Any, sizes: tuple[int, int]) -> Callable[[int], Cal
     first, second = (
         {key: value for key, value in vars(call.operation).items() if key not in _BOOKKEEPING} for call in (one, two)
     )
-    joined = _mapped(lambda a, b: _join(a, b, sizes, one), first, second, one)
-    changed = {key: value for key, value in joined.items() if any(map(_follows_batch, tree.flatten(value)))}
+    joined = mapped(lambda a, b: join(a, b, sizes, one), first, second, one)
+    changed = {key: value for key, value in joined.items() if any(map(follows_batch, tree.flatten(value)))}
     if not changed:
         return lambda batch: one.function
 
     def function(batch: Any) -> Callable[..., Any]:
         operation = copy.copy(one.operation)
         for key, value in changed.items():
-            setattr(operation, key, tree.map_structure(lambda leaf: _resolve(leaf, batch), value))
+            setattr(operation, key, tree.map_structure(lambda leaf: resolve(leaf, batch), value))
         return operation.call
 
     return function
@@ -273,7 +192,7 @@ def _filled(
         batch = batch_size(tensors)
 
         def fill(leaf: Any) -> Any:
-            return tensors[leaf.index] if isinstance(leaf, _Slot) else _resolve(leaf, batch)
+            return tensors[leaf.index] if isinstance(leaf, _Slot) else resolve(leaf, batch)
 
         args, kwargs = tree.map_structure(fill, template)
         result = function(batch)(*args, **kwargs)
@@ -305,27 +224,13 @@ def _in_float32(call: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *tensors: tree.map_structure(widen, call(*tensors))
 
 
-def _follows_batch(leaf: Any) -> bool:
-    if isinstance(leaf, slice):
-        return any(map(_follows_batch, _fields(leaf)))
-    return isinstance(leaf, (_PerBatch, _PerSample))
-
-
-def _resolve(leaf: Any, batch: Any) -> Any:
-    if isinstance(leaf, slice) and _follows_batch(leaf):
-        return slice(*(_resolve(field, batch) for field in _fields(leaf)))
-    if isinstance(leaf, _PerSample):
-        return _tiled(leaf.block, batch)
-    return leaf.factor * batch if isinstance(leaf, _PerBatch) else leaf
-
-
 def _constant_argument(template: Any) -> tuple[int, Any] | None:
     """(position, value) of the only non-slot positional argument of a two-argument operation."""
     args, kwargs = template
     if len(args) != 2 or any(value is not None for value in kwargs.values()):
         return None
     constants = [(i, value) for i, value in enumerate(args) if not isinstance(value, _Slot)]
-    return constants[0] if len(constants) == 1 and not _follows_batch(constants[0][1]) else None
+    return constants[0] if len(constants) == 1 and not follows_batch(constants[0][1]) else None
 
 
 def _operation_affine(one: Any, template: Any, function: Callable[[Any], Callable[..., Any]]) -> Affine | None:

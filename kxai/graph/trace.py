@@ -22,8 +22,9 @@ from keras.src.backend.common import global_state
 
 from kxai import backend
 from kxai.errors import KxaiError, ModelError
-from kxai.graph.assemble import Unjoinable, assemble
+from kxai.graph.assemble import assemble
 from kxai.graph.graph import Graph, Kind
+from kxai.graph.join import Unjoinable
 from kxai.graph.recorder import Recorder
 
 BATCH_SIZES = (2, 3)

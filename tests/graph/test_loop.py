@@ -60,7 +60,7 @@ def test_order():
 
 
 def test_both_directions_are_loops_of_their_own():
-    assert set(loops(net(layers.Bidirectional(layers.LSTM(4), name="both")))) == {
+    assert set(loops(net(layers.Bidirectional(layers.LSTM(4, name="lstm"), name="both")))) == {
         "both/forward_lstm", "both/backward_lstm",
     }  # fmt: skip
 
