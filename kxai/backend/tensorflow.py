@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -27,6 +27,7 @@ ACTIVATIONS: dict[Any, str] = {
     tf.nn.log_softmax: "log_softmax",
 }
 
+T = TypeVar("T")
 Pullback = Callable[[Sequence[Any]], list[Any]]
 
 _traces = 0  # how often any compiled function was traced
@@ -46,6 +47,8 @@ def vjp(function: Callable[..., Any], *inputs: Any) -> tuple[tuple[Any, ...], Pu
         (outputs, pullback): the outputs as a tuple; ``pullback(cotangents)`` takes one cotangent (or None) per output
         and returns one tensor per input, zeros where an input has no influence.
     """
+    # A tensor that is given twice is two inputs, each with its own part of the gradient.
+    inputs = tuple(tf.identity(x) if any(x is y for y in inputs[:i]) else x for i, x in enumerate(inputs))
     watched = [x for x in inputs if x.dtype.is_floating]
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(watched)
@@ -133,6 +136,11 @@ def compile(function: Callable[..., Any], signature: Any, jit: bool = False) -> 
     return tf.function(program, input_signature=specs, autograph=False, jit_compile=jit or None)
 
 
+def is_eager() -> bool:
+    """Whether operations are computed at once, not recorded for a graph."""
+    return bool(tf.executing_eagerly())
+
+
 def trace_count() -> int:
     """How often functions of :func:`compile` were traced so far, in all threads."""
     return _traces
@@ -177,36 +185,11 @@ def dataset_batches(dataset: Any, batch_size: int, rank: int | None) -> Iterator
     return dataset.as_numpy_iterator()
 
 
-def depending(
-    variables: Sequence[Any], function: Callable[[], Any], leaves: Callable[[Any], Sequence[Any]]
-) -> tuple[Any, list[bool]]:
-    """Run ``function`` and tell which tensors were computed from ``variables``, or from trainable ones of TensorFlow.
-
-    Args:
-        variables: Keras variables.
-        function: () -> result.
-        leaves: result -> tensors that were computed meanwhile.
-
-    Returns:
-        (result, per leaf whether it depends on the variables).
-    """
-    values = [v.value for v in variables if tf.as_dtype(v.dtype).is_floating]
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(values)
+def watched(function: Callable[[], T]) -> tuple[T, list[Any]]:
+    """Run ``function``; return its result and the trainable ``tf.Variable`` objects that it read."""
+    with tf.GradientTape() as tape:
         result = function()
-        known = set(map(id, values))
-        values += [v for v in tape.watched_variables() if v.dtype.is_floating and id(v) not in known]
-        tensors = list(leaves(result))
-        sums = [tf.reduce_sum(tf.cast(t, tf.float32)) if t.dtype.is_floating else None for t in tensors]
-        floating = [total for total in sums if total is not None]
-        everything = tf.add_n(floating) if floating else None
-
-    def depends(total: Any) -> bool:
-        return total is not None and any(g is not None for g in tape.gradient(total, values))
-
-    if not values or not depends(everything):
-        return result, [False] * len(tensors)
-    return result, [depends(total) for total in sums]
+    return result, list(tape.watched_variables())
 
 
 def _dense(gradient: Any) -> Any:

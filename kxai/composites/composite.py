@@ -198,7 +198,7 @@ def _check_row(row: Any) -> None:
 
 
 _REASONS = {
-    Kind.SOFTMAX: "a softmax inside the network has no rule in this composite; lrp.attn and lrp.cp have one",
+    Kind.SOFTMAX: "relevance arrives at a softmax that does not weigh values; only lrp.attn has a rule for it",
     Kind.BILINEAR: (
         "a matrix product of two tensors that both depend on the input has no rule in this composite; lrp.attn and "
         "lrp.cp have one"

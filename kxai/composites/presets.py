@@ -39,7 +39,6 @@ from kxai.rules import (
     Rule,
     SignalTakesAll,
     SoftmaxTaylor,
-    Stop,
     Uniform,
     ValuesTakeAll,
     WinnerTakesAll,
@@ -249,7 +248,6 @@ def cp(epsilon: float = 1e-9, gamma: float = 0.0, conv_gamma: float = 0.0, gates
         (switched, SignalTakesAll()),
         *(((gated, SignalTakesAll()),) if gates == "signal" else ()),
         (Kind.PRODUCT, Uniform()),
-        (Kind.SOFTMAX, Stop()),
         (attending, ValuesTakeAll(epsilon)),
         (Kind.BILINEAR, Bilinear(epsilon)),
     )

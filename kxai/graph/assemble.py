@@ -84,11 +84,16 @@ def _edge(one: Any, two: Any, sizes: tuple[int, int], name: str = "") -> Edge:
 def _node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) -> Node:
     tensors = one.tensors()
     unique = list({id(tensor): tensor for tensor in tensors}.values())
-    inputs = tuple(edges[id(tensor)] for tensor in unique)
+    # Of a matrix product of a tensor with itself, each operand is responsible for its part.
+    operands = tensors if one.kind is Kind.BILINEAR else unique
+    inputs = tuple(edges[id(tensor)] for tensor in operands)
     slots = {id(tensor): _Slot(i) for i, tensor in enumerate(unique)}
+    positions = iter(range(len(tensors)))
 
     def slot(a: Any, b: Any) -> Any:
-        return slots[id(a)] if isinstance(a, keras.KerasTensor) else join(a, b, sizes, one)
+        if not isinstance(a, keras.KerasTensor):
+            return join(a, b, sizes, one)
+        return _Slot(next(positions)) if one.kind is Kind.BILINEAR else slots[id(a)]
 
     template = mapped(slot, (one.args, one.kwargs), (two.args, two.kwargs), one)
     function = _replayed(one, two, sizes)

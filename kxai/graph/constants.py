@@ -13,7 +13,6 @@ from typing import Any, final
 import keras
 from keras import ops, tree
 
-from kxai import backend
 from kxai.errors import ModelError
 from kxai.graph.graph import Kind
 
@@ -86,46 +85,33 @@ def _within(place: Place, seen: Sequence[Any]) -> bool:
     return place.call is None or place.call < len(seen)
 
 
-def watch(
-    run: Callable[[], Any], variables: Sequence[Any], calls: Callable[[], Sequence[Any]]
-) -> tuple[Any, Constants]:
-    """Run a layer on symbolic tensors.
+def found_in(outputs: Any, calls: Sequence[Any], live: bool) -> Constants:
+    """The constants in the calls of a layer and in what it returns; those in the calls are replaced at once.
 
     Args:
-        run: () -> what the layer returns.
-        variables: the layer's.
-        calls: () -> the calls that were recorded meanwhile.
-
-    Returns:
-        (what the layer returns, the constants in it and in the calls; those in the calls are replaced already).
+        outputs: what the layer returned.
+        calls: what was recorded while it ran.
+        live: whether it read a variable: every tensor that it made may then depend on it.
     """
-
-    def seen(outputs: Any) -> list[tuple[Place | None, Any]]:
-        plain = _plain(calls())
-        leaves: list[tuple[Place | None, Any]]
-        leaves = [(Place(i, j), x) for i, call in enumerate(plain) for j, x in enumerate(_arguments(call))]
-        leaves += [(None, x) for call in plain for x in _attributes(call)]
-        leaves += [(Place(None, j), x) for j, x in enumerate(tree.flatten(outputs))]
-        return [(place, x) for place, x in leaves if _concrete(x)]
-
-    def tensors(outputs: Any) -> list[Any]:
-        return [_value(x) for _, x in seen(outputs)]
-
-    outputs, depends = backend.depending(variables, run, tensors)
+    plain = _plain(calls)
     wanted: dict[int, tuple[Place, Any]] = {}
-    hidden = False
-    for (place, x), dependent in zip(seen(outputs), depends, strict=True):
-        returned = place is not None and place.call is None
-        hidden = hidden or (place is None and dependent)
-        # A weight itself is live already, unless it is returned.
-        if place is not None and (returned or (dependent and not isinstance(x, keras.Variable))):
-            wanted.setdefault(id(x), (place, x))
+    for j, x in enumerate(tree.flatten(outputs)):
+        if _concrete(x):
+            wanted.setdefault(id(x), (Place(None, j), x))
+    if live:
+        for i, call in enumerate(plain):
+            for j, x in enumerate(_arguments(call)):
+                # A weight itself is live already.
+                if _concrete(x) and not isinstance(x, keras.Variable):
+                    wanted.setdefault(id(x), (Place(i, j), x))
+    attributes = [x for call in plain for x in _attributes(call)]
+    hidden = live and any(_concrete(x) and not isinstance(x, keras.Variable) for x in attributes)
     values = tuple(x for _, x in wanted.values())
     stand_ins = tuple(keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype)) for x in values)
     found = Constants(tuple(place for place, _ in wanted.values()), values, stand_ins, hidden)
-    for call in calls():
+    for call in calls:
         call.args, call.kwargs = found.replace(call.args), found.replace(call.kwargs)
-    return outputs, found
+    return found
 
 
 def symbolic(outputs: Any) -> Any:

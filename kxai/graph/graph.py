@@ -145,12 +145,18 @@ class Graph:
     @cached_property
     def active(self) -> frozenset[Edge]:
         """Edges that carry relevance: they depend differentiably on an input, or on looked-up token ids."""
-        active = set(self.inputs)
+        active, ids = set(self.inputs), set(self.inputs)
         for node in self.nodes:
-            if node.kind is Kind.CONSTANT or node.op in _CONSTANT_OPS or not active.intersection(node.inputs):
+            carriers = active.intersection(node.inputs)
+            if node.kind is Kind.CONSTANT or node.op in _CONSTANT_OPS or not carriers:
                 continue
-            # Integers next to floats say where those were found: they are positions, not values.
-            integers = node.kind in _INTEGER_KINDS and not any(edge.is_float for edge in node.outputs)
+            if node.kind is Kind.ROUTE and carriers <= ids:
+                ids.update(node.outputs)
+            # Integers next to floats say where those were found: they are positions, not values. Numbers that become
+            # integers are rounded, unless they are the input itself: token ids may come as floats.
+            rounded = any(edge.is_float and edge not in ids for edge in carriers)
+            found = any(edge.is_float for edge in node.outputs)
+            integers = node.kind in _INTEGER_KINDS and not found and not rounded
             for edge in node.outputs:
                 if edge.is_float or (integers and edge.dtype != "bool"):
                     active.add(edge)

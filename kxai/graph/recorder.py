@@ -16,7 +16,7 @@ from kxai import backend
 from kxai.errors import KxaiError, ModelError
 from kxai.graph.affine import Affine, Scale
 from kxai.graph.classify import ACTIVATIONS, CLOSED, HIGHER_ORDER, IDENTITIES, LAYERS, OPS, op_name, own_class
-from kxai.graph.constants import Constants, Repeat, symbolic, watch
+from kxai.graph.constants import Constants, Repeat, found_in, symbolic
 from kxai.graph.expand import EXPANSIONS, OP_EXPANSIONS, average_of
 from kxai.graph.foreign import Foreign
 from kxai.graph.graph import Kind
@@ -81,7 +81,9 @@ class Recorder:
     ) -> None:
         self.calls: list[Call] = []
         self.paused = False
+        self.reads = 0  # how often the value of a variable was read
         self._model = model
+        self._own = {id(variable.value) for variable in model.variables}
         self._closed = dict(closed)
         self._recording = recording
         self._whole = whole
@@ -147,7 +149,7 @@ class Recorder:
                 average=average_of(layer) if kind is Kind.MAX else None,
             )  # fmt: skip
             if base is not None:
-                return self._append(closed, layer.compute_output_spec(*args, **kwargs))
+                return self._append(closed, self.spec(layer, *args, **kwargs))
             if isinstance(layer, self._whole):
                 return self._keep_whole(layer, args, kwargs)
             if isinstance(layer, keras.Function):
@@ -188,7 +190,7 @@ class Recorder:
             unknown = "" if class_name in OPS else "it is not in kxai's table of operations"
             reason = CLOSED.get(class_name, unknown)
             closed = Call("", op, kind, operation.call, args, [], kwargs, operation=operation, reason=reason)
-            return self._append(closed, operation.compute_output_spec(*args, **kwargs))
+            return self._append(closed, self.spec(operation, *args, **kwargs))
 
     def on_foreign(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A function of TensorFlow was called with symbolic tensors."""
@@ -203,6 +205,12 @@ class Recorder:
         with self._scope(op):
             call = Call("", op, kind, operation.call, operands, [], operation=operation, reason=reason, entries=entries)
             return self._append(call, backend.output_spec(operation.call, operands))
+
+    def spec(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        """The symbolic outputs of an operation or a layer."""
+        if self._repeats:  # Keras may look at values, which tensors of a compiled function do not have
+            args, kwargs = symbolic(args), symbolic(kwargs)
+        return operation.compute_output_spec(*args, **kwargs)
 
     @contextlib.contextmanager
     def apart(self, *scopes: str) -> Iterator[list[Call]]:
@@ -262,13 +270,16 @@ class Recorder:
             return run()
         if self.path in self._closed:
             raise _Unopenable(self._closed[self.path])
-        variables = [] if closed.layer is None else closed.layer.variables
         repeat = Repeat(run, self._resumed())
         self._opened.append(self.path)
         try:
             if self._repeats:
                 return symbolic(run())
-            return self._with_constants(*watch(run, variables, lambda: self.calls[start:]), repeat, closed, start)
+            before = self.reads
+            outputs, variables = backend.watched(run)
+            live = self.reads > before or any(id(variable) not in self._own for variable in variables)
+            found = found_in(outputs, self.calls[start:], live)
+            return self._with_constants(outputs, found, repeat, closed, start)
         finally:
             self._opened.pop()
 

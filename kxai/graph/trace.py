@@ -202,6 +202,7 @@ def _recording(recorder: Recorder, unbuilt: dict[int, Any]) -> Iterator[Recorder
     """
     layer_call, operation_call = keras.Layer.symbolic_call, keras.Operation.symbolic_call
     maybe_build, node, assign = keras.Layer._maybe_build, layer_module.Node, keras.Variable.assign
+    value = keras.Variable.value
     add_loss = keras.Layer.add_loss
 
     def active() -> Recorder | None:
@@ -248,12 +249,20 @@ def _recording(recorder: Recorder, unbuilt: dict[int, Any]) -> Iterator[Recorder
     def on_node(*args: Any, **kwargs: Any) -> Any:
         return None if getattr(_THREAD, "recorder", None) is not None else node(*args, **kwargs)
 
+    def on_value(variable: Any) -> Any:
+        found = active()
+        # Keras computes shapes in graphs of its own; what is read there goes nowhere.
+        if found is not None and backend.is_eager():
+            found.reads += 1
+        return value.fget(variable)
+
     patches = [
         (keras.Layer, "symbolic_call", on_layer),
         (keras.Operation, "symbolic_call", on_operation),
         (keras.Layer, "_maybe_build", on_build),
         (keras.Layer, "add_loss", on_loss),
         (keras.Variable, "assign", on_assign),
+        (keras.Variable, "value", property(on_value)),
         (layer_module, "Node", on_node),
         *((keras.Variable, f"__{name}__", _with_symbolic(name, active)) for name in _OPERATORS),
     ]

@@ -271,7 +271,7 @@ REFUSED = {
             rgb_to_hsv slogdet solve solve_triangular sparse_categorical_crossentropy ssim svd vander""",
         "which calls a Python function that cannot be looked into": """
             cond fori_loop map scan switch vectorized_map while_loop""",
-        "a softmax inside the network": "softmax log_softmax",
+        "a softmax that does not weigh values": "softmax log_softmax",
         "a matrix product of two tensors": "dot_product_attention vdot",
         "mixes the samples of a batch": "correlate",
     }.items()
@@ -425,7 +425,7 @@ LAYERS_REFUSED = {
     "AutoContrast": "cannot be opened|no rule",
     "Dot": "a matrix product of two tensors",
     "MelSpectrogram": "no rule",
-    "Softmax": "a softmax inside the network",
+    "Softmax": "a softmax that does not weigh values",
 }
 LAYERS_EXEMPT = {
     name: reason

@@ -542,3 +542,72 @@ def test_quantised_layers_are_refused():
         model.quantize("int8")
     with pytest.raises(ModelError, match="is quantised"):
         trace(model, input_specs(model))
+
+
+class Computes(layers.Layer):
+    """Multiplies by what ``function`` makes of the layer's weights."""
+
+    def __init__(self, function, **options):
+        super().__init__(**options)
+        self.function = function
+
+    def build(self, shape):
+        self.vector = self.add_weight(shape=(shape[-1],), initializer="random_normal")
+        self.number = self.add_weight(shape=(), dtype="int32", initializer="ones", trainable=False)
+        self.raw = tf.Variable(tf.ones(shape[-1]))
+
+    def call(self, x):
+        return self.function(self, x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda layer, x: x * ops.round(layer.vector),
+        lambda layer, x: x * ops.cast(layer.vector > 0, "float32"),
+        lambda layer, x: x * ops.where(layer.vector > 0, 1.0, -1.0),
+        lambda layer, x: x * (ops.stop_gradient(layer.vector) * 2),
+        lambda layer, x: ops.take(x, ops.argsort(layer.vector), axis=1),
+        lambda layer, x: x * ops.one_hot(ops.argmax(layer.vector), 6),
+        lambda layer, x: x * ops.cast(layer.number, "float32"),
+        lambda layer, x: ops.take(x, ops.expand_dims(ops.mod(layer.number, 4), 0), axis=1),
+        lambda layer, x: x * (layer.raw * 2),
+        lambda layer, x: ops.clip(x, 0.0, ops.max(layer.vector)),
+        lambda layer, x: ops.minimum(x, layer.vector),
+        lambda layer, x: layer.vector * x,
+        lambda layer, x: layer.vector - x,
+    ],
+)
+def test_whatever_is_computed_from_weights_stays_live(function):
+    layer = Computes(function)
+    model = keras.Sequential([layers.Input((6,)), layer])
+    rng = np.random.default_rng(0)
+    graph, x = trace(*_with_specs(model)), rng.normal(size=(3, 6)).astype("float32")
+    for _ in range(3):
+        layer.vector.assign(rng.normal(size=6))
+        layer.number.assign(rng.integers(2, 9))
+        layer.raw.assign(rng.normal(size=6))
+        np.testing.assert_allclose(replay(graph, [x])[0], model(x), rtol=1e-6)
+
+
+def test_weights_of_another_layer_stay_live():
+    table = layers.Embedding(20, 6)
+    ids = layers.Input((7,), dtype="int32")
+    pooled = layers.GlobalAveragePooling1D()(table(ids))
+    model = keras.Model(ids, layers.Lambda(lambda x: ops.matmul(x, ops.transpose(table.embeddings)))(pooled))
+    graph, x = trace(*_with_specs(model)), np.arange(14).reshape(2, 7)
+    table.set_weights([np.random.default_rng(0).normal(size=(20, 6))])
+    np.testing.assert_allclose(replay(graph, [x])[0], model(x), rtol=1e-5)
+
+
+def test_constants_of_layers_without_weights_are_no_nodes():
+    model = keras.Sequential([layers.Input((6,)), layers.Lambda(lambda x: x * ops.arange(6, dtype="float32"))])
+    assert not any(node.kind is Kind.CONSTANT for node in trace(*_with_specs(model)).nodes)
+
+
+def test_rounded_numbers_carry_no_relevance():
+    x = layers.Input((6,))
+    rounded = ops.cast(ops.cast(x * 3, "int32"), "float32")
+    graph = trace(*_with_specs(keras.Model(x, x * rounded)))
+    product = graph.nodes[-1]
+    assert [edge in graph.active for edge in product.inputs] == [True, False]

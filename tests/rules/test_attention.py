@@ -118,3 +118,22 @@ def test_what_does_not_receive_relevance_needs_no_rule():
     assert rules.ValuesTakeAll().reaches(node, facts) == (False, True)
     assert rules.Stop().reaches(node, facts) == (False, False)
     assert rules.Bilinear().reaches(node, facts) == (True, True)
+
+
+def test_a_tensor_times_itself():
+    x = keras.Input((4, 3))
+    model = keras.Model(x, layers.Flatten()(ops.einsum("bti,btj->bij", x, x)))
+    inputs = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")
+    explanation = kxai.LRP(model, "cp").explain(inputs, target=5)
+    # x_ti x_tj with i = 1, j = 2: half to each factor.
+    products = inputs[:, :, 1] * inputs[:, :, 2]
+    expected = np.stack([np.zeros_like(products), products / 2, products / 2], axis=-1)
+    np.testing.assert_allclose(explanation.relevance, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_only_attention_weights_are_constants_of_cp():
+    x = keras.Input((3,))
+    model = keras.Model(x, layers.Dense(2)(layers.Dense(4, activation="softmax", name="inner")(x)))
+    with pytest.raises(RuleError, match="Node 'inner/softmax'") as caught:
+        kxai.plan(model, "lrp.cp")
+    assert "does not weigh" in str(caught.value)

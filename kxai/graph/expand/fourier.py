@@ -12,7 +12,7 @@ from kxai.graph.graph import Kind
 
 def _transform(record: Any, operation: Any, x: Any) -> Any:
     """Each part is linear in the parts of ``x`` (a tensor or a pair), with constant weights: sines and cosines."""
-    outputs, op = operation.compute_output_spec(x), type(operation).__name__.lower()
+    outputs, op = record.spec(operation, x), type(operation).__name__.lower()
     if isinstance(outputs, keras.KerasTensor):
         return record.emit(op, Kind.SUM, operation.call, [x], outputs)
 

@@ -13,20 +13,20 @@ from kxai.graph.graph import Kind
 
 def _relu_op(record: Any, operation: Any, x: Any) -> Any:
     op = relu_name(operation.negative_slope, operation.threshold)
-    return record.emit(op, Kind.ELEMENTWISE, operation.call, [x], operation.compute_output_spec(x), operation=operation)
+    return record.emit(op, Kind.ELEMENTWISE, operation.call, [x], record.spec(operation, x), operation=operation)
 
 
 def _one_hot_op(record: Any, operation: Any, x: Any) -> Any:
     last = operation.axis in (-1, len(x.shape))
     reason = "" if last else "one_hot does not put its classes on the last axis"
     kind = Kind.LOOKUP if last else Kind.OPAQUE
-    outputs = operation.compute_output_spec(x)
+    outputs = record.spec(operation, x)
     return record.emit("one_hot", kind, operation.call, [x], outputs, operation=operation, reason=reason)
 
 
 def _take_op(record: Any, operation: Any, x: Any, indices: Any) -> Any:
     """Rows of a table of weights are looked up; anything else is moved."""
-    outputs = operation.compute_output_spec(x, indices)
+    outputs = record.spec(operation, x, indices)
     table = not isinstance(x, keras.KerasTensor) and isinstance(indices, keras.KerasTensor)
     if not table or len(x.shape) != 2 or operation.axis not in (0, -2):
         return record.emit("take", Kind.ROUTE, operation.call, [x, indices], outputs, operation=operation)
@@ -38,7 +38,7 @@ def _take_op(record: Any, operation: Any, x: Any, indices: Any) -> Any:
 def _get_item_op(record: Any, operation: Any, x: Any, key: Any) -> Any:
     # A slice alone is fine for tensors; symbolic ones want a tuple.
     key = (key,) if isinstance(key, slice) or key is None or key is Ellipsis else key
-    outputs = operation.compute_output_spec(x, key)
+    outputs = record.spec(operation, x, key)
     return record.emit("get_item", Kind.ROUTE, operation.call, [x, key], outputs, operation=operation)
 
 

@@ -49,13 +49,13 @@ def _norm(record: Any, operation: Any, x: Any) -> Any:
         return ops.sum(ops.abs(x), axis=axis, keepdims=keepdims)
     if vectors and order == float("inf"):
         return ops.max(ops.abs(x), axis=axis, keepdims=keepdims)
-    outputs, reason = operation.compute_output_spec(x), f"a norm of order {order!r} has no rule"
+    outputs, reason = record.spec(operation, x), f"a norm of order {order!r} has no rule"
     return record.emit("norm", Kind.OPAQUE, operation.call, [x], outputs, operation=operation, reason=reason)
 
 
 def _log_sum_exp(record: Any, operation: Any, x: Any) -> Any:
     """A maximum that is smooth: its derivative, the softmax, says how much each element has won."""
-    outputs = keras.KerasTensor(operation.compute_output_spec(x).shape, x.dtype)
+    outputs = keras.KerasTensor(record.spec(operation, x).shape, x.dtype)
     return record.emit("logsumexp", Kind.MAX, operation.call, [x], outputs, operation=operation)
 
 
@@ -69,7 +69,7 @@ def _separable_conv(record: Any, operation: Any, x: Any, depthwise_kernel: Any, 
 
 def _layer_norm(record: Any, operation: Any, x: Any, gamma: Any = None, beta: Any = None) -> Any:
     """Centring, then the norm, which does not move centred values again."""
-    outputs = operation.compute_output_spec(x, gamma, beta)
+    outputs = record.spec(operation, x, gamma, beta)
     if not operation.rms_scaling:
         x = ops.subtract(x, ops.mean(x, axis=operation.axis, keepdims=True))
     return record.emit("layer_norm", Kind.NORM, operation.call, [x, gamma, beta], outputs, operation=operation)
