@@ -11,6 +11,7 @@ from keras import ops
 from kxai.errors import RuleError
 from kxai.graph.facts import Facts
 from kxai.graph.graph import Kind, Node
+from kxai.rules.combine import GatedRule
 from kxai.rules.rule import Rule, Stabilizer, Step, quotient
 
 
@@ -88,7 +89,7 @@ class Bilinear(Rule):
 
 @final
 @dataclass(frozen=True)
-class ValuesTakeAll(Rule):
+class ValuesTakeAll(GatedRule):
     """Attention weights count as constants: ``R_v = v * A^T (R / stab(A v))``, and ``R_A = 0``.
 
     Args:
@@ -110,19 +111,6 @@ class ValuesTakeAll(Rule):
 
     def __post_init__(self) -> None:
         Stabilizer(self.epsilon)
-
-    def check(self, node: Node, facts: Facts) -> None:
-        super().check(node, facts)
-        if facts.gate(node) is None:
-            raise RuleError(
-                f"No operand of the matrix product {node.path!r} comes from a softmax.",
-                expected="attention weights times values",
-                received=f"shapes {', '.join(str(edge.shape) for edge in node.inputs)}",
-                fix="use kxai.rules.Bilinear() there.",
-            )
-
-    def reaches(self, node: Node, facts: Facts) -> tuple[bool, ...]:
-        return tuple(i != facts.gate(node) for i in range(len(node.inputs)))
 
     def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
         ratio = quotient(relevance, Stabilizer(self.epsilon)(step.outputs[0]))

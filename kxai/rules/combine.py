@@ -87,9 +87,27 @@ class WinnerTakesAll(Rule):
         return [sum_to_shape(win * share, x) for win, x in zip(wins, step.inputs, strict=True)]
 
 
+class GatedRule(Rule):
+    """A rule for products of two operands of which one, the gate, receives nothing."""
+
+    def check(self, node: Node, facts: Facts) -> None:
+        super().check(node, facts)
+        if facts.gate(node) is None:
+            attention = node.kind is Kind.BILINEAR
+            raise RuleError(
+                f"The product {node.path!r} has no operand that is recognisable as a gate.",
+                expected=f"an operand that comes from a {'softmax' if attention else 'sigmoid or is broadcast'}",
+                received=f"shapes {', '.join(str(edge.shape) for edge in node.inputs)}",
+                fix=f"use kxai.rules.{'Bilinear' if attention else 'Uniform'}() there.",
+            )
+
+    def reaches(self, node: Node, facts: Facts) -> tuple[bool, ...]:
+        return tuple(i != facts.gate(node) for i in range(len(node.inputs)))
+
+
 @final
 @dataclass(frozen=True)
-class SignalTakesAll(Rule):
+class SignalTakesAll(GatedRule):
     """At a gated product all relevance goes to the signal, none to the gate: ``R_signal = R, R_gate = 0``.
 
     The gate is the operand that comes from a sigmoid or is broadcast over the signal's axes; the divisor of a
@@ -107,19 +125,6 @@ class SignalTakesAll(Rule):
 
     kinds: ClassVar = frozenset({Kind.PRODUCT})
     moves: ClassVar[bool] = True
-
-    def check(self, node: Node, facts: Facts) -> None:
-        super().check(node, facts)
-        if facts.gate(node) is None:
-            raise RuleError(
-                f"The product {node.path!r} has no operand that is recognisable as a gate.",
-                expected="an operand that comes from a sigmoid or is broadcast",
-                received=f"shapes {', '.join(str(edge.shape) for edge in node.inputs)}",
-                fix="use kxai.rules.Uniform() there.",
-            )
-
-    def reaches(self, node: Node, facts: Facts) -> tuple[bool, ...]:
-        return tuple(i != facts.gate(node) for i in range(len(node.inputs)))
 
     def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
         return [None if i == step.gate else sum_to_shape(relevance, x) for i, x in enumerate(step.inputs)]

@@ -60,9 +60,37 @@ class Pass(Rule):
         return to_active(step, relevance)
 
 
+@dataclass(frozen=True)
+class RectifierRule(Rule):
+    """A rule of ReLUs.
+
+    Args:
+        other: what to do at other activations: "error" (default), or "gradient" for their plain derivative.
+    """
+
+    other: str = "error"
+    kinds: ClassVar = frozenset({Kind.ELEMENTWISE})
+
+    def __post_init__(self) -> None:
+        if self.other not in ("error", "gradient"):
+            raise ArgumentError(
+                "Unknown choice for other activations.", expected='"error" or "gradient"', received=repr(self.other)
+            )
+
+    def check(self, node: Node, facts: Facts) -> None:
+        super().check(node, facts)
+        if node.op not in RECTIFIERS and self.other == "error":
+            raise RuleError(
+                f"{type(self).__name__} is defined for ReLUs only; node {node.path!r} is none.",
+                expected="relu or relu6 activations",
+                received=node.op,
+                fix='pass other_activations="gradient" to use the plain derivative there.',
+            )
+
+
 @final
 @dataclass(frozen=True)
-class GuidedReLU(Rule):
+class GuidedReLU(RectifierRule):
     """Guided backprop at a ReLU: ``R_in = f'(n) pos(R_out)``, with f' = 1 for 0 < n (< the upper bound).
 
     Args:
@@ -78,16 +106,6 @@ class GuidedReLU(Rule):
     Source: Springenberg et al. 2015.
     """
 
-    other: str = "error"
-    kinds: ClassVar = frozenset({Kind.ELEMENTWISE})
-
-    def __post_init__(self) -> None:
-        _check_other(self.other)
-
-    def check(self, node: Node, facts: Facts) -> None:
-        super().check(node, facts)
-        _check_rectifier(self, node, self.other)
-
     def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
         if step.node.op in RECTIFIERS:
             relevance = ops.relu(relevance)
@@ -96,7 +114,7 @@ class GuidedReLU(Rule):
 
 @final
 @dataclass(frozen=True)
-class DeconvReLU(Rule):
+class DeconvReLU(RectifierRule):
     """Deconvnet at a ReLU: ``R_in = pos(R_out)``; the forward mask is ignored.
 
     Args:
@@ -112,35 +130,8 @@ class DeconvReLU(Rule):
     Source: Zeiler & Fergus 2014.
     """
 
-    other: str = "error"
-    kinds: ClassVar = frozenset({Kind.ELEMENTWISE})
-
-    def __post_init__(self) -> None:
-        _check_other(self.other)
-
-    def check(self, node: Node, facts: Facts) -> None:
-        super().check(node, facts)
-        _check_rectifier(self, node, self.other)
-
     def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
         return [ops.relu(relevance)] if step.node.op in RECTIFIERS else step.pullback(relevance)
-
-
-def _check_other(other: str) -> None:
-    if other not in ("error", "gradient"):
-        raise ArgumentError(
-            "Unknown choice for other activations.", expected='"error" or "gradient"', received=repr(other)
-        )
-
-
-def _check_rectifier(rule: Rule, node: Node, other: str) -> None:
-    if node.op not in RECTIFIERS and other == "error":
-        raise RuleError(
-            f"{type(rule).__name__} is defined for ReLUs only; node {node.path!r} is none.",
-            expected="relu or relu6 activations",
-            received=node.op,
-            fix='pass other_activations="gradient" to use the plain derivative there.',
-        )
 
 
 def to_active(step: Step, relevance: Any) -> list[Any]:
