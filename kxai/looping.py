@@ -14,7 +14,7 @@ import keras
 from keras import ops
 
 from kxai import backend
-from kxai.graph.loop import Loop
+from kxai.graph.graph import Loop
 
 # (x_t, *states) -> (y_t, *new states)
 Step = Callable[..., Sequence[Any]]

@@ -12,8 +12,7 @@ from kxai.composites.composite import Composite
 from kxai.errors import InputError, RuleError, UnknownNameError
 from kxai.graph.canonize import Canonizer, canonize, drop_identities, merge_scales, strip_heads
 from kxai.graph.facts import Facts
-from kxai.graph.graph import Edge, Graph, Kind, Node
-from kxai.graph.loop import Loop
+from kxai.graph.graph import Edge, Graph, Kind, Loop, Node
 from kxai.rules import Gradient, Pass, Rule
 
 

@@ -13,9 +13,8 @@ from keras import ops, tree
 from kxai.errors import ModelError
 from kxai.graph.affine import Affine, Scale
 from kxai.graph.classify import refine
-from kxai.graph.graph import Edge, Graph, Kind, Node
+from kxai.graph.graph import Edge, Graph, Kind, Loop, Node
 from kxai.graph.join import PerSample, follows_batch, is_array, join, mapped, resolve, tiled
-from kxai.graph.loop import Loop
 
 _BOOKKEEPING = ("name", "_inbound_nodes", "_outbound_nodes", "_remat_mode", "_lock", "_auto_config")
 

@@ -1,17 +1,14 @@
-"""The nouns of a model's graph: edges are tensors, nodes are calls. All are frozen values."""
+"""The nouns of a model's graph: edges are tensors, nodes are calls, loops are steps of recurrent calls. All frozen."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from kxai.graph.affine import Affine, Scale
-
-if TYPE_CHECKING:
-    from kxai.graph.loop import Loop
 
 
 @final
@@ -174,6 +171,48 @@ class Graph:
         for node in self.nodes:
             yield node.path
             yield from node.merged
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Order:
+    """How the steps of a loop follow each other.
+
+    Attributes:
+        start: batch size -> states before the first step, where none are given (flat).
+        go_backwards: whether the last element of the sequence comes first.
+        return_sequences: whether the first output holds every step, or the last alone.
+        zero_masked: whether the output of a masked step is 0; else it is the output of the step before.
+        batch: the only batch size that there are states for, or None.
+    """
+
+    start: Callable[[Any], list[Any]]
+    go_backwards: bool = False
+    return_sequences: bool = False
+    zero_masked: bool = False
+    batch: int | None = None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """What a recurrent node does at each step.
+
+    Attributes:
+        body: graph of one step, (x_t, *states) -> (y_t, *new states).
+        order: how the steps follow each other.
+        arguments: tensors of the node's inputs -> (sequence, mask or None, *given states).
+        sources: positions, among the node's inputs, of the sequence and of each given state; None for constants.
+    """
+
+    body: Graph
+    order: Order
+    arguments: Callable[..., Sequence[Any]]
+    sources: tuple[int | None, ...]
+
+    def states(self, given: Sequence[Any], batch: Any) -> list[Any]:
+        """The states before the first step."""
+        return list(given) if given else self.order.start(batch)
 
 
 # Kinds that map integers to integers place by place, so that relevance of token ids finds its way back.

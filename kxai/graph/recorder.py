@@ -18,9 +18,9 @@ from kxai.graph.affine import Affine, Scale
 from kxai.graph.classify import ACTIVATIONS, CLOSED, HIGHER_ORDER, IDENTITIES, LAYERS, OPS, op_name, own_class
 from kxai.graph.constants import Constants, Repeat, found_in, symbolic
 from kxai.graph.expand import EXPANSIONS, OP_EXPANSIONS, average_of
+from kxai.graph.expand.recurrent import RecordedStep
 from kxai.graph.foreign import Foreign
 from kxai.graph.graph import Kind
-from kxai.graph.loop import RecordedStep
 from kxai.graph.registered import registration_of
 
 

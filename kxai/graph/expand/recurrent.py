@@ -7,7 +7,8 @@ cell allows it: what input and state contribute then shares one denominator.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 import keras
 from keras import ops, tree
@@ -15,8 +16,21 @@ from keras import ops, tree
 from kxai.errors import ModelError
 from kxai.graph.affine import Affine
 from kxai.graph.classify import layers_named
-from kxai.graph.graph import Kind
-from kxai.graph.loop import Order, RecordedStep
+from kxai.graph.graph import Kind, Order
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class RecordedStep:
+    """One step as it was recorded: (x_t, states) -> (y_t, states), with the order of the steps.
+
+    The call that holds it has the arguments ``(sequence, mask or None, *given states)``.
+    """
+
+    inputs: list[Any]
+    calls: list[Any]
+    outputs: list[Any]
+    order: Order
 
 
 def _recurrent(
