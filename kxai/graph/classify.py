@@ -58,7 +58,6 @@ LAYERS: dict[type, tuple[str, Kind]] = {
         (_ranks("GlobalAveragePooling"), "global_average_pool", Kind.SUM),
         ("Resizing RandomCrop", "resize", Kind.SUM),
         ("Multiply", "multiply", Kind.PRODUCT),
-        ("Dot", "dot", Kind.BILINEAR),
         ("Normalization", "normalization", Kind.SCALE),
         ("Rescaling", "rescaling", Kind.SCALE),
         ("LeakyReLU", "leaky_relu", Kind.ELEMENTWISE),
@@ -130,7 +129,7 @@ _CLOSED = {
         All AllClose Any Arange Argmax Argmin Argpartition Argsort Array Bincount BitwiseAnd BitwiseInvert
         BitwiseLeftShift BitwiseNot BitwiseOr BitwiseRightShift BitwiseXor CTCDecode CountNonzero Digitize Equal Full
         Gcd Geomspace Greater GreaterEqual Histogram InTopK IsIn Isclose Isfinite Isinf Isnan Isneginf Isposinf Isreal
-        Lcm LeftShift Less LessEqual Linspace LogicalAnd LogicalNot LogicalOr LogicalXor Logspace MatrixRank MultiHot
+        Lcm LeftShift Less LessEqual Linspace LogicalAnd LogicalNot LogicalOr LogicalXor Logspace MatrixRank
         Nanargmax Nanargmin Ndim Nonzero NotEqual RightShift SearchSorted Signbit Size Unique UnravelIndex""",
 }
 CLOSED: dict[str, str] = {name: reason for reason, names in _CLOSED.items() for name in names.split()}
