@@ -12,12 +12,14 @@ from keras import ops
 
 from kxai import backend
 from kxai.composites.plan import Plan
+from kxai.errors import RuleError
 from kxai.graph.graph import Edge, Kind, Node
 from kxai.looping import Unrolled, roll_back, unroll
 from kxai.rules import Pass, Step
 
 # Kernel and bias of affine nodes.
 Weights = dict[Node, tuple[Any, Any]]
+Pullback = Callable[[Sequence[Any]], list[Any]]
 # (value of a model input or embedding, signal that arrived there) -> what is reported.
 Finish = Callable[[Any, Any], Any]
 
@@ -102,7 +104,7 @@ def _step(plan: Plan, node: Node, tensors: tuple[Any, ...], run: Forward) -> Ste
         node=node,
         inputs=tensors,
         outputs=outputs,
-        pull=pull,
+        pull=_named(node, pull),
         kernel=kernel,
         bias=bias,
         linear_output=linear,
@@ -113,6 +115,23 @@ def _step(plan: Plan, node: Node, tensors: tuple[Any, ...], run: Forward) -> Ste
         from_input=lambda value: _from_input(plan, node, value, run),
         present=lambda: _present(plan, node, run),
     )
+
+
+def _named(node: Node, pull: Pullback) -> Pullback:
+    """The pullback; what TensorFlow cannot derive is an error that names the node."""
+
+    def named(cotangents: Sequence[Any]) -> list[Any]:
+        try:
+            return pull(cotangents)
+        except backend.NoDerivative:
+            raise RuleError(
+                f"Node {node.path!r} has no derivative in TensorFlow, so nothing can be handed through it.",
+                expected="operations that TensorFlow can differentiate",
+                received=node.op,
+                fix="write it with other operations (slice_update: keras.ops.where, keras.ops.pad or concatenate).",
+            ) from None
+
+    return named
 
 
 def _weights(node: Node, *others: Any) -> tuple[Any, Any]:

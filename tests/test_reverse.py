@@ -219,3 +219,24 @@ def test_samples_behind_another_axis():
         np.testing.assert_allclose(relevance, explanation.relevance, rtol=1e-4)
     for lost in explanation.absorbed.values():
         assert np.abs(lost).max() < 1e-4
+
+
+@pytest.mark.parametrize("method", ["lrp.epsilon", "gradient"])
+def test_what_tensorflow_cannot_derive_is_named(method):
+    x = layers.Input((5, 3))
+    model = keras.Model(x, layers.Dense(2)(layers.Flatten()(ops.slice_update(x, (0, 2, 0), x[:1, :2] * 2.0))))
+    with pytest.raises(RuleError, match=r"(?s)'slice_update(_1)?' has no derivative in TensorFlow.*Fix: write it with"):
+        kxai.explain(model, np.ones((2, 5, 3), "float32"), method)
+
+
+@pytest.mark.parametrize("method", ["lrp.epsilon", "gradient_x_input"])
+def test_sizes_that_tensorflow_loses_are_restored(method):
+    x = layers.Input((7, 6))
+    weights = np.arange(1, 8, dtype="float32")
+    model = keras.Model(x, layers.Dense(3, use_bias=False)(ops.average(x, axis=1, weights=weights)))
+    values = np.random.default_rng(0).normal(size=(4, 7, 6)).astype("float32")
+    kernel = model.get_weights()[0]
+    expected = values * (weights / weights.sum())[:, None] * kernel[:, 1]
+    relevance = kxai.explain(model, values, method, target=1).relevance
+    # The stabilizers of both nodes are 1e-6 of values of about 0.1.
+    np.testing.assert_allclose(relevance, expected, rtol=1e-3, atol=1e-5)

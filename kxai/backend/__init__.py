@@ -25,6 +25,7 @@ if keras.backend.backend() != "tensorflow":
 from kxai.backend.dispatch import foreign_calls, output_spec
 from kxai.backend.tensorflow import (
     ACTIVATIONS,
+    NoDerivative,
     compile,
     dataset_batches,
     eagerly,
@@ -35,10 +36,12 @@ from kxai.backend.tensorflow import (
     trace_count,
     vjp,
     watched,
+    with_shape,
 )
 
 __all__ = [
     "ACTIVATIONS",
+    "NoDerivative",
     "compile",
     "dataset_batches",
     "eagerly",
@@ -51,4 +54,5 @@ __all__ = [
     "trace_count",
     "vjp",
     "watched",
+    "with_shape",
 ]

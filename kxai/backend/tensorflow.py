@@ -28,6 +28,8 @@ ACTIVATIONS: dict[Any, str] = {
 }
 
 T = TypeVar("T")
+# TensorFlow has no derivative of an operation.
+NoDerivative = LookupError
 Pullback = Callable[[Sequence[Any]], list[Any]]
 
 _traces = 0  # how often any compiled function was traced
@@ -46,6 +48,9 @@ def vjp(function: Callable[..., Any], *inputs: Any) -> tuple[tuple[Any, ...], Pu
     Returns:
         (outputs, pullback): the outputs as a tuple; ``pullback(cotangents)`` takes one cotangent (or None) per output
         and returns one tensor per input, zeros where an input has no influence.
+
+    Raises:
+        NoDerivative: (by the pullback) TensorFlow has no derivative of an operation in ``function``.
     """
     # A tensor that is given twice is two inputs, each with its own part of the gradient.
     inputs = tuple(tf.identity(x) if any(x is y for y in inputs[:i]) else x for i, x in enumerate(inputs))
@@ -67,9 +72,21 @@ def vjp(function: Callable[..., Any], *inputs: Any) -> tuple[tuple[Any, ...], Pu
                 unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
         )
-        return [_dense(next(gradients)) if x.dtype.is_floating else None for x in inputs]
+        return [with_shape(_dense(next(gradients)), x.shape) if x.dtype.is_floating else None for x in inputs]
 
     return outputs, pullback
+
+
+def with_shape(tensor: Any, shape: Any) -> Any:
+    """The tensor, with the static sizes of ``shape`` where its own are not known."""
+    if not isinstance(tensor, tf.Tensor) or tensor.shape.is_fully_defined():
+        return tensor
+    known, wanted = tensor.shape, tf.TensorShape(shape)
+    if not known.is_compatible_with(wanted):
+        return tensor
+    merged = known.merge_with(wanted)
+    same = known.rank is not None and known.as_list() == merged.as_list()
+    return tensor if same else tf.ensure_shape(tensor, merged)
 
 
 def scan(

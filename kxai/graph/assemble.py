@@ -10,6 +10,7 @@ from typing import Any, final
 import keras
 from keras import ops, tree
 
+from kxai import backend
 from kxai.errors import ModelError
 from kxai.graph.affine import Affine, Scale
 from kxai.graph.classify import refine
@@ -97,7 +98,7 @@ def _node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) ->
     template = mapped(slot, (one.args, one.kwargs), (two.args, two.kwargs), one)
     function = _replayed(one, two, sizes)
     outputs = tuple(edges[id(tensor)] for tensor in one.outputs)
-    affine, call = one.affine, _filled(function, template, inputs)
+    affine, call = one.affine, _shaped(_filled(function, template, inputs), outputs)
     if any("float16" in edge.dtype for edge in outputs):
         call = _in_float32(call)
     if affine is None and one.operation is not None and len(inputs) == 1:
@@ -203,6 +204,19 @@ def _filled(
         return result if ops.is_tensor(result) else tuple(tree.flatten(result))
 
     return call
+
+
+def _shaped(call: Callable[..., Any], outputs: tuple[Edge, ...]) -> Callable[..., Any]:
+    """Sizes that are known of the edges, and that TensorFlow has lost on the way, are known of the results again."""
+
+    def known(*tensors: Any) -> Any:
+        result = call(*tensors)
+        several = isinstance(result, tuple)
+        pairs = zip(result if several else (result,), outputs, strict=True)
+        restored = tuple(backend.with_shape(tensor, edge.shape) for tensor, edge in pairs)
+        return restored if several else restored[0]
+
+    return known
 
 
 def _batch_size(inputs: tuple[Edge, ...]) -> Callable[[Any], Any]:
