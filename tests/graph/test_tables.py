@@ -309,8 +309,13 @@ EXEMPT = {
 }
 
 
+MODULES = (ops, ops.image, ops.linalg, ops.nn, ops.numpy)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_operation(name):
+    if not any(name in vars(module) for module in MODULES):
+        pytest.skip("newer than this version of Keras")
     function, shape = CASES[name]
     nodes, refusal = explained(Box(function), tf.constant(constant(2, *shape)))
     assert (REFUSED.get(name, "") in refusal) if name in REFUSED else not refusal
@@ -320,8 +325,7 @@ def test_operation(name):
 
 
 def test_every_operation_has_a_case_or_a_reason():
-    modules = [ops, ops.image, ops.linalg, ops.nn, ops.numpy]
-    public = {name for module in modules for name, value in vars(module).items() if callable(value)}
+    public = {name for module in MODULES for name, value in vars(module).items() if callable(value)}
     public -= {"Operation", "KerasTensor"}
     missing = {
         name
@@ -340,6 +344,8 @@ def test_every_operation_class_has_a_place():
 
     shipped = {heir.__name__ for heir in below(keras.Operation) if heir.__module__.startswith("keras.src.ops")}
     shipped -= {"Function", "SegmentReduction"}  # a model, and a base class
+    # Older versions have operations without an input.
+    shipped -= {"Bartlett", "Blackman", "Hamming", "Hanning", "Kaiser"}
     assert sorted(shipped - set(OPS) - set(OP_EXPANSIONS) - set(CLOSED)) == []
     assert set(CLOSED) > HIGHER_ORDER
     assert not set(OPS) & set(CLOSED)
@@ -465,6 +471,8 @@ def _layer_model(name):
 
 @pytest.mark.parametrize("name", [*ARGUMENTS, *SEVERAL, *LOOKUPS])
 def test_layer(name):
+    if name not in vars(L):
+        pytest.skip("newer than this version of Keras")
     model = _layer_model(name)
     model.set_weights([constant(*w.shape) for w in model.get_weights()])
     shape = model.input.shape[1:]
