@@ -87,8 +87,8 @@ _OPS = {
         Reshape Ravel Transpose Squeeze ExpandDims Concatenate Stack Hstack Vstack Dstack Pad GetItem Slice Split Hsplit
         Vsplit Dsplit ArraySplit Unstack Take TakeAlongAxis Flip Fliplr Flipud Rot90 Roll Repeat Tile BroadcastTo
         Swapaxes Moveaxis Cast SaturateCast Copy ConvertToTensor Diagonal Tril Triu DepthToSpace SpaceToDepth Where
-        Sort SliceUpdate Scatter ScatterUpdate Unfold ExtractPatches ExtractPatches3D PadImages CropImages View Append Rearrange
-        Diag Diagflat ExtractSequences Meshgrid Select TopK Real Conj Conjugate""",
+        Sort SliceUpdate Scatter ScatterUpdate Unfold ExtractPatches ExtractPatches3D PadImages CropImages View Append
+        Rearrange Diag Diagflat ExtractSequences Meshgrid Select TopK Real Conj Conjugate""",
     Kind.MAX: """
         Max Amax Min Amin Maximum Minimum Fmax Fmin MaxPool AdaptiveMaxPool Median Quantile Percentile
         Nanmax Nanmin Nanmedian Nanquantile Nanpercentile SegmentMax SegmentMin""",
