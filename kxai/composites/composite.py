@@ -114,7 +114,9 @@ class Composite:
         """
         for match, rule in self.rows:
             if matches(match, node, facts):
-                _check_samples(rule, node, facts)
+                # A table says of all moves that they hand relevance back; of one node it is the user's word.
+                if match is Kind.ROUTE or not isinstance(rule, Gradient):
+                    _check_samples(node, facts)
                 rule.check(node, facts)
                 return rule
         registration = registration_of(node.layer)
@@ -168,15 +170,15 @@ def matches(match: Match, node: Node, facts: Facts) -> bool:
     return match(node, facts)
 
 
-def _check_samples(rule: Rule, node: Node, facts: Facts) -> None:
+def _check_samples(node: Node, facts: Facts) -> None:
     """Relevance belongs to one sample; where a value is made of several, there is none."""
     batched = any(edge.batch is not None for edge in node.inputs if edge in facts.graph.active)
-    if batched and node.outputs[0].batch is None and not isinstance(rule, Gradient):
+    if batched and (node.mixes or node.outputs[0].batch is None):
         raise RuleError(
             f"Node {node.path!r} mixes the samples of a batch, so relevance would leave its sample.",
-            expected="operations that keep the batch axis",
+            expected="operations that keep the batch axis and do nothing along it",
             received=f"{node.op}, of shape {node.outputs[0].shape} from {node.inputs[0].shape}",
-            fix="reduce over the other axes; for statistics of the training data use BatchNormalization.",
+            fix="let it work along the other axes; for statistics of the training data use BatchNormalization.",
         )
 
 

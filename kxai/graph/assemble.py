@@ -16,6 +16,7 @@ from kxai.graph.affine import Affine, Scale
 from kxai.graph.classify import refine
 from kxai.graph.graph import Edge, Graph, Kind, Loop, Node
 from kxai.graph.join import PerSample, follows_batch, is_array, join, mapped, resolve, tiled
+from kxai.graph.samples import mixes_samples
 
 _BOOKKEEPING = ("name", "_inbound_nodes", "_outbound_nodes", "_remat_mode", "_lock", "_auto_config")
 
@@ -120,6 +121,7 @@ def _node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) ->
         layer=one.layer,
         holds_constants=any(map(is_array, tree.flatten(template))),
         reason=reason,
+        mixes=mixes_samples(one, two, edges),
     )
 
 

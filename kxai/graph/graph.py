@@ -76,6 +76,7 @@ class Node:
         merged: paths of nodes that were merged into this one.
         holds_constants: whether a constant tensor is among the operands (it is no edge, so nothing is known of it).
         reason: for OPAQUE nodes, why the call could not be opened.
+        mixes: whether it makes an entry of a sample from those of others, though the batch axis stays.
     """
 
     path: str
@@ -93,6 +94,7 @@ class Node:
     merged: tuple[str, ...] = ()
     holds_constants: bool = False
     reason: str = ""
+    mixes: bool = False
 
     def run(self, *tensors: Any) -> tuple[Any, ...]:
         """Call the node; always a tuple, one tensor per output edge."""

@@ -273,7 +273,7 @@ REFUSED = {
             cond fori_loop map scan switch vectorized_map while_loop""",
         "a softmax that does not weigh values": "softmax log_softmax",
         "a matrix product of two tensors": "dot_product_attention vdot",
-        "mixes the samples of a batch": "correlate",
+        "mixes the samples of a batch": "correlate map_coordinates segment_max diag diagflat",
     }.items()
     for name in names.split()
 }
@@ -525,6 +525,67 @@ def test_relevance_stays_in_its_sample(function):
     with pytest.raises(RuleError, match=r"(?s)mixes the samples of a batch.*Received: (mean|max|sum), of shape"):
         kxai.plan(model, "lrp.epsilon")
     assert kxai.explain(model, np.ones((2, 4), "float32"), "gradient").relevance.shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: ops.flip(x, axis=0),
+        lambda x: ops.flipud(x),
+        lambda x: ops.roll(x, 1, axis=0),
+        lambda x: ops.cumsum(x, axis=0),
+        lambda x: ops.sort(x, axis=0),
+        lambda x: ops.normalize(x, axis=0),
+        lambda x: L.UnitNormalization(axis=0)(x),
+        lambda x: ops.matmul(ops.softmax(x, axis=0), np.ones((3, 3), "float32")),
+        lambda x: ops.matmul(ops.matmul(x, ops.transpose(x)), x),
+        lambda x: ops.transpose(ops.flip(ops.transpose(x), axis=-1)),
+        lambda x: x[::-1],
+        lambda x: x[..., ::-1, :],
+        lambda x: ops.reshape(ops.transpose(x), (-1, 3)),
+        lambda x: ops.transpose(tf.cumsum(tf.transpose(x), 1)),
+        lambda x: x + x[:1],
+        lambda x: x + ops.take(x, [0], axis=0),
+    ],
+)
+def test_relevance_stays_in_its_sample_where_the_batch_axis_stays(function):
+    class Mixing(L.Layer):
+        def call(self, x):
+            return function(x)
+
+    x = keras.Input((4,))
+    model = keras.Model(x, L.Dense(2)(Mixing()(L.Dense(3)(x))))
+    with pytest.raises(RuleError, match=r"(?s)mixes the samples of a batch.*Fix: let it work along the other axes"):
+        kxai.plan(model, "lrp.attn")
+    assert kxai.explain(model, np.ones((2, 4), "float32"), "gradient").relevance.shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: ops.flip(x, axis=1),
+        lambda x: ops.transpose(ops.roll(ops.transpose(x), 1, axis=0)),
+        lambda x: ops.cumsum(x, axis=-1),
+        lambda x: x[:, ::-1],
+        lambda x: x[..., 1:][None][0],
+        lambda x: ops.transpose(ops.reshape(ops.transpose(x), (3, -1))),
+        lambda x: ops.split(ops.concatenate([x, 2.0 * x], axis=0), 2, axis=0)[1],
+        lambda x: ops.reshape(ops.transpose(L.Reshape((1, 3))(x), (1, 0, 2)), (-1, 3)),
+    ],
+)
+def test_samples_that_stay_apart(function):
+    """The relevance of a sample is the same whatever else is in the batch."""
+
+    class Apart(L.Layer):
+        def call(self, x):
+            return function(x)
+
+    x = keras.Input((4,))
+    model = keras.Model(x, L.Dense(2)(Apart()(L.Dense(3)(x))))
+    analyzer = kxai.LRP(model, "epsilon")
+    values = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    alone = np.concatenate([analyzer.explain(value[None], 0).relevance for value in values])
+    np.testing.assert_allclose(analyzer.explain(values, 0).relevance, alone, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("key", [slice(None, None, -1), slice(0, 1), Ellipsis, None])
