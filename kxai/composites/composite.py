@@ -209,20 +209,26 @@ _REASONS = {
 }
 
 
+def _is_users(layer: Any) -> bool:
+    """Whether what a layer computes was written by its user."""
+    shipped = type(layer).__module__.startswith("keras.") and not isinstance(layer, keras.layers.Lambda)
+    return layer is not None and not shipped
+
+
 def _no_rule(composite: Composite, node: Node) -> RuleError:
     layer = "" if node.layer is None else f" (layer {type(node.layer).__name__})"
-    if node.kind is Kind.OPAQUE and (node.layer is None or type(node.layer).__module__.startswith("keras.")):
+    open_size = any(size is None for edge in node.inputs for size in edge.shape[1:])
+    example = "pass an example batch (inputs=x), which tells sizes that the model leaves open; or " * open_size
+    if node.kind is Kind.OPAQUE and not _is_users(node.layer):
         return RuleError(
             f"Node {node.path!r}{layer} has no rule: {node.reason}.",
             expected="operations that relevance has rules for",
             fix=(
-                f'accept the plain gradient there: composite.but(("{node.path}", kxai.rules.Gradient())); or put it '
+                f'{example}accept the plain gradient there: composite.but(("{node.path}", kxai.rules.Gradient())); or put it '
                 "into a layer of its own and kxai.rules.register(layer_class, rule). Gradient methods work as they are."
             ),
         )
     if node.kind is Kind.OPAQUE:
-        open_size = any(size is None for edge in node.inputs for size in edge.shape[1:])
-        example = "pass an example batch (inputs=x), which tells sizes that the model leaves open; or " * open_size
         return RuleError(
             f"Node {node.path!r}{layer} cannot be opened: {node.reason}.",
             expected="a layer whose call consists of Keras layers and keras.ops",

@@ -12,7 +12,7 @@ import contextlib
 import inspect
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import keras
@@ -23,7 +23,7 @@ from keras.src.backend.common import global_state
 from kxai import backend
 from kxai.errors import KxaiError, ModelError
 from kxai.graph.assemble import assemble
-from kxai.graph.graph import Graph, Kind
+from kxai.graph.graph import Graph
 from kxai.graph.join import Unjoinable
 from kxai.graph.recorder import Recorder
 
@@ -125,7 +125,7 @@ def trace(model: Any, specs: Any, whole: tuple[type, ...] = ()) -> Graph:
         recordings = [_record(model, specs, batch, closed, whole) for batch in BATCH_SIZES]
         names = _output_names(model, recordings[0].outputs)
         try:
-            return _with_hint(assemble(specs, names, recordings, BATCH_SIZES))
+            return assemble(specs, names, recordings, BATCH_SIZES)
         except Unjoinable as error:
             # Called as a whole, a custom layer may do with the batch size what it likes.
             if error.within is None or error.within in closed:
@@ -134,15 +134,6 @@ def trace(model: Any, specs: Any, whole: tuple[type, ...] = ()) -> Graph:
                     fix="do not compute with the batch size outside custom layers; let constants broadcast.",
                 ) from None
             closed[error.within] = str(error)
-
-
-def _with_hint(graph: Graph) -> Graph:
-    """The graph; where the model leaves sizes open, calls that could not be opened for it say what helps."""
-    if all(size is not None for edge in graph.inputs for size in edge.shape[1:]):
-        return graph
-    hint = "; the model leaves the size of an axis open, an example batch (inputs=x) would tell it"
-    nodes = [replace(n, reason=n.reason + hint) if n.kind is Kind.OPAQUE and n.reason else n for n in graph.nodes]
-    return replace(graph, nodes=tuple(nodes))
 
 
 def call_counts(model: Any) -> dict[str, tuple[int, int]]:
