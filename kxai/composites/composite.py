@@ -224,8 +224,9 @@ def _no_rule(composite: Composite, node: Node) -> RuleError:
             f"Node {node.path!r}{layer} has no rule: {node.reason}.",
             expected="operations that relevance has rules for",
             fix=(
-                f'{example}accept the plain gradient there: composite.but(("{node.path}", kxai.rules.Gradient())); or put it '
-                "into a layer of its own and kxai.rules.register(layer_class, rule). Gradient methods work as they are."
+                f'{example}accept the plain gradient there: composite.but(("{node.path}", kxai.rules.Gradient())); or '
+                "put it into a layer of its own and kxai.rules.register(layer_class, rule). "
+                "Gradient methods work as they are."
             ),
         )
     if node.kind is Kind.OPAQUE:
