@@ -281,3 +281,14 @@ def test_layers_are_those_that_relevance_reaches():
     assert set(analyzer.explain(x, layers="no*").layers) == {"norm"}  # a merged node answers to both names
     with pytest.raises(kxai.KxaiError, match="Unknown layer 'top/softmax'"):
         analyzer.explain(x, layers="top/softmax")
+
+
+@pytest.mark.parametrize("function", [lambda x: ops.concatenate([x, x], axis=0), lambda x: ops.reshape(x, (-1, 1))])
+def test_outputs_with_several_entries_per_sample(function):
+    x = keras.Input((2,))
+    model = keras.Model(x, layers.Dense(3, name="logits")(function(x)))
+    for method in ("lrp.epsilon", "gradient"):
+        with pytest.raises(
+            kxai.errors.TargetError, match=r"(?s)has 2 entries per sample.*Fix: give the entries an axis"
+        ):
+            kxai.explain(model, X, method)

@@ -16,7 +16,7 @@ from kxai.analyzers.inputs import to_arrays
 from kxai.analyzers.program import Program, Readout, Start
 from kxai.composites import Composite, Plan, make_plan, preset
 from kxai.composites.presets import deep_taylor
-from kxai.errors import ArgumentError, KxaiWarning, UnknownNameError
+from kxai.errors import ArgumentError, KxaiWarning, TargetError, UnknownNameError
 from kxai.explanation import Explanation
 from kxai.graph.graph import Edge, Graph
 from kxai.graph.trace import trace
@@ -125,6 +125,8 @@ class BackwardAnalyzer(Analyzer):
         resolved = self._resolve(target, outputs, count)
         keep = _expand(globs, plan)
         explained = [graph.explained[part.output] for part in resolved.parts] or list(graph.explained)
+        for part in resolved.parts:
+            _check_entries(graph.explained[part.output], graph.output_names[part.output])
 
         def make() -> Program:
             return Program(
@@ -304,6 +306,17 @@ def _expand(globs: tuple[str, ...], plan: Plan) -> tuple[str, ...]:
             raise UnknownNameError("layer", glob, known, fix="print(kxai.plan(model, method)) lists the nodes.")
         found.update(dict.fromkeys(hits))
     return tuple(found)
+
+
+def _check_entries(edge: Edge, name: str) -> None:
+    """Refuse a target in an output that has several entries per sample along its batch axis."""
+    if edge.batch is not None and edge.batch[1] != 1:
+        raise TargetError(
+            f"Output {name!r} has {edge.batch[1]} entries per sample on its batch axis; which of them is explained?",
+            expected="one entry per sample",
+            received=f"shape {edge.shape}, of {edge.batch[1]} times as many entries as samples",
+            fix="give the entries an axis of their own (keras.ops.reshape or split) at the end of the model.",
+        )
 
 
 def _chosen(chosen: list[Any], resolved: Target, graph: Graph, target: Any) -> Any:

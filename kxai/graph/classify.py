@@ -86,7 +86,7 @@ _OPS = {
     Kind.ROUTE: """
         Reshape Ravel Transpose Squeeze ExpandDims Concatenate Stack Hstack Vstack Dstack Pad GetItem Slice Split Hsplit
         Vsplit Dsplit ArraySplit Unstack Take TakeAlongAxis Flip Fliplr Flipud Rot90 Roll Repeat Tile BroadcastTo
-        Swapaxes Moveaxis Cast SaturateCast Copy ConvertToTensor Diagonal Tril Triu DepthToSpace SpaceToDepth Where
+        Swapaxes Moveaxis Cast SaturateCast Copy ConvertToTensor Diagonal Tril Triu DepthToSpace SpaceToDepth
         Sort SliceUpdate Scatter ScatterUpdate Unfold ExtractPatches ExtractPatches3D PadImages CropImages View Append
         Rearrange Diag Diagflat ExtractSequences Meshgrid Select TopK Real Conj Conjugate""",
     Kind.MAX: """

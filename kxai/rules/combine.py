@@ -67,7 +67,8 @@ class Proportional(Rule):
 class WinnerTakesAll(Rule):
     """All relevance to the winner of a maximum (or minimum).
 
-    In a pooling window one winner is taken (TensorFlow's choice); between whole tensors, ties share equally.
+    In a pooling window one winner is taken (TensorFlow's choice); between whole tensors, ties share equally. The
+    smooth maximum ``logsumexp(x)`` has no winner: each element receives its share ``softmax(x)_i R``.
 
     Example:
         >>> WinnerTakesAll()

@@ -87,3 +87,24 @@ def test_counts_with_weights():
     expected = model.get_weights()[0][:, 0][tokens] * values
     np.testing.assert_allclose(to_weights, expected, rtol=1e-5)
     np.testing.assert_allclose(to_ids, expected, rtol=1e-5)
+
+
+def test_conditions_carry_no_relevance():
+    """What only decides is constant: all relevance goes to what was chosen."""
+    x = keras.Input((4,), dtype="float64")
+    sign = ops.where(ops.clip(x, 0.0, 1.0), 1.0, -1.0)
+    model = keras.Model(x, L.Dense(1, use_bias=False, dtype="float64")(x * sign))
+    values = np.random.default_rng(0).normal(size=(3, 4))
+    explanation = kxai.LRP(model, "cp").explain(values)
+    expected = np.abs(values) * model.get_weights()[0][:, 0]
+    # The stabilizers are 1e-9 of sums of about 1.
+    np.testing.assert_allclose(explanation.relevance, expected, rtol=1e-6)
+
+
+def test_log_sum_exp_shares_by_softmax():
+    x = keras.Input((4,), dtype="float64")
+    model = keras.Model(x, ops.logsumexp(x, axis=-1, keepdims=True))
+    values = np.random.default_rng(0).normal(size=(3, 4))
+    explanation = kxai.LRP(model, "epsilon").explain(values)
+    weights = np.exp(values) / np.exp(values).sum(1, keepdims=True)
+    np.testing.assert_allclose(explanation.relevance, weights * np.log(np.exp(values).sum(1, keepdims=True)), rtol=1e-9)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras import ops
 
 from kxai.graph.expand.layers import relu_name
 from kxai.graph.graph import Kind
@@ -35,6 +36,14 @@ def _take_op(record: Any, operation: Any, x: Any, indices: Any) -> Any:
     )
 
 
+def _where_op(record: Any, operation: Any, condition: Any, x1: Any = None, x2: Any = None) -> Any:
+    """The condition says which value is taken, and is none itself: numbers become truth values first."""
+    outputs = operation.compute_output_spec(condition, x1, x2)
+    if isinstance(condition, keras.KerasTensor) and keras.backend.standardize_dtype(condition.dtype) != "bool":
+        condition = ops.not_equal(condition, 0)
+    return record.emit("where", Kind.ROUTE, operation.call, [condition, x1, x2], outputs, operation=operation)
+
+
 def _get_item_op(record: Any, operation: Any, x: Any, key: Any) -> Any:
     # A slice alone is fine for tensors; symbolic ones want a tuple.
     key = (key,) if isinstance(key, slice) or key is None or key is Ellipsis else key
@@ -47,4 +56,5 @@ OPERATION_EXPANSIONS: dict[str, Callable[..., Any]] = {
     "Take": _take_op,
     "OneHot": _one_hot_op,
     "ReLU": _relu_op,
+    "Where": _where_op,
 }
