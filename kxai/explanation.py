@@ -318,8 +318,12 @@ _REDUCE = {
 def _in_patches(relevance: np.ndarray, patch: int) -> np.ndarray:
     """``(batch, *sizes, channels)`` with the values of each patch as its channels."""
     sizes = relevance.shape[1:-1]
-    if not isinstance(patch, int) or patch < 1 or any(size % patch for size in sizes):
-        raise ArgumentError("The patches do not fit.", expected=f"a divisor of {sizes}", received=f"patch={patch!r}")
+    if isinstance(patch, bool) or not isinstance(patch, int) or patch < 1 or any(size % patch for size in sizes):
+        raise ArgumentError(
+            "Patches of this size do not tile the input.",
+            expected=f"a whole number that divides every one of {sizes}",
+            received=f"patch={patch!r}",
+        )
     if patch == 1:
         return relevance
     split = relevance.reshape(len(relevance), *(n for size in sizes for n in (size // patch, patch)), -1)
@@ -354,7 +358,7 @@ def _check(explanation: Explanation) -> None:
                 f"{name} is not finite.",
                 expected="finite numbers",
                 received=f"NaN or infinity, first in sample {sample}",
-                fix="look for NaN or huge values in weights and outputs; a larger epsilon keeps denominators off 0.",
+                fix="look whether model(x) is finite: if not, mend the model; if so, a larger epsilon keeps denominators off 0.",
             )
 
 

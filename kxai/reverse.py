@@ -20,6 +20,7 @@ from kxai.rules import Pass, Step
 # Kernel and bias of affine nodes.
 Weights = dict[Node, tuple[Any, Any]]
 Pullback = Callable[[Sequence[Any]], list[Any]]
+_CASTS = frozenset({"cast", "saturate_cast"})
 # (value of a model input or embedding, signal that arrived there) -> what is reported.
 Finish = Callable[[Any, Any], Any]
 
@@ -96,7 +97,7 @@ def _step(plan: Plan, node: Node, tensors: tuple[Any, ...], run: Forward) -> Ste
         outputs: tuple[Any, ...] = (linear if bias is None else ops.add(linear, bias),)
     else:
         # From integers to integers TensorFlow's cast has no derivative.
-        stays = node.op in ("cast", "saturate_cast") and not node.outputs[0].is_float
+        stays = node.op in _CASTS and not node.outputs[0].is_float
         outputs, pull = backend.vjp((lambda x: x + 0) if stays else node.call, *tensors)
         pairs = zip(outputs, node.outputs, strict=True)
         outputs = tuple(y if edge.is_float else ops.cast(y, edge.dtype) for y, edge in pairs)
@@ -279,6 +280,8 @@ def _sent(plan: Plan, node: Node, run: Forward, came: list[Any], final: bool) ->
     """What a node hands to its inputs."""
     if node in plan.bodies:
         return _rolled_back(plan, node, run, came)
+    if not final and node.op in _CASTS and node.inputs[0].is_float and not node.outputs[0].is_float:
+        return [None]  # rounding has no derivative
     # What is in its final form already only moves.
     rule = Pass() if final and node.kind is not Kind.ROUTE else plan.rules[node]
     return rule.propagate(run.steps[node], came[0] if len(came) == 1 else came)

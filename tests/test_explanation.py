@@ -259,7 +259,7 @@ def test_heatmap_in_patches():
         np.testing.assert_allclose(heatmap[1, 1, 2], expected, rtol=1e-12)
     tokens = Explanation(relevance[:, :, 0, 0], np.zeros((2, 1)), "any", np.zeros(2))
     np.testing.assert_allclose(tokens.heatmap(patch=2)[:, 1], relevance[:, 2:4, 0, 0].sum(1))
-    for patch in (4, 0, 1.5):
-        with pytest.raises(ArgumentError, match="patches do not fit") as caught:
+    for patch in (4, 0, 1.5, True, (2, 2)):
+        with pytest.raises(ArgumentError, match="do not tile the input") as caught:
             explanation.heatmap(patch=patch)
-        assert "a divisor of (4, 6)" in str(caught.value)
+        assert "divides every one of (4, 6)" in str(caught.value)

@@ -63,3 +63,13 @@ def test_close_to_single_precision(name, policy_name, tolerance):
         assert relevance.dtype == np.float32
         np.testing.assert_allclose(relevance, expected, atol=tolerance * np.abs(expected).max())
         assert np.abs(relevance).max() > 0
+
+
+@pytest.mark.parametrize("norm", [layers.LayerNormalization, lambda: layers.GroupNormalization(2)])
+def test_norms_before_recurrent_layers(norm):
+    keras.config.set_dtype_policy("mixed_float16")
+    steps = keras.Input((5, 6))
+    model = keras.Model(steps, layers.Dense(3)(layers.GRU(3)(norm()(steps))))
+    explanation = kxai.LRP(model, "epsilon").explain(numbers(5, 6), target=0, audit=True)
+    lost = sum(explanation.absorbed.values())
+    np.testing.assert_allclose(lost, explanation.residual, atol=1e-3 * np.abs(explanation.score).max())

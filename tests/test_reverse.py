@@ -240,3 +240,22 @@ def test_sizes_that_tensorflow_loses_are_restored(method):
     relevance = kxai.explain(model, values, method, target=1).relevance
     # The stabilizers of both nodes are 1e-6 of values of about 0.1.
     np.testing.assert_allclose(relevance, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_rounding_has_no_derivative():
+    x = keras.Input((6,))
+    rounded = keras.ops.cast(keras.ops.cast(x, "int32"), "float32")
+    model = keras.Model(x, x * rounded)
+    inputs = np.random.default_rng(0).normal(0, 3, size=(2, 6)).astype("float32")
+    explanation = kxai.Gradient(model).explain(inputs, target=4)
+    expected = np.zeros_like(inputs)
+    expected[:, 4] = np.trunc(inputs[:, 4])
+    np.testing.assert_allclose(explanation.relevance, expected)
+
+
+def test_ids_may_be_floats():
+    ids = keras.Input((3,))
+    embedded = keras.layers.Embedding(5, 2)(keras.ops.cast(ids, "int32"))
+    model = keras.Model(ids, keras.layers.Dense(1, use_bias=False)(keras.layers.Flatten()(embedded)))
+    explanation = kxai.explain(model, np.array([[1.0, 4.0, 2.0]], "float32"), "lrp.zero", target=0)
+    np.testing.assert_allclose(explanation.relevance.sum(1), explanation.score, rtol=1e-5)

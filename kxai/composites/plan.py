@@ -10,7 +10,7 @@ from typing import Any, final
 
 from kxai.composites.composite import Composite
 from kxai.errors import InputError, RuleError, UnknownNameError
-from kxai.graph.canonize import Canonizer, canonize, drop_identities, merge_scales, strip_heads
+from kxai.graph.canonize import Canonizer, canonize, drop_identities, merge_scales, strip_heads, written_softmaxes
 from kxai.graph.facts import Facts
 from kxai.graph.graph import Edge, Graph, Kind, Loop, Node
 from kxai.rules import Gradient, Pass, Rule
@@ -194,7 +194,7 @@ def make_plan(
     """
     canonizers = [drop_identities]
     if composite.merge:
-        canonizers.append(merge_scales)
+        canonizers += [written_softmaxes, merge_scales]
     # The heads of the model are no heads of a step.
     graph = canonize(_with_canonized_steps(graph, canonizers), *canonizers, *([strip_heads] if strip else []))
     facts = Facts(graph, nonnegative_inputs)

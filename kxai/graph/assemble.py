@@ -99,9 +99,7 @@ def _node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) ->
     template = mapped(slot, (one.args, one.kwargs), (two.args, two.kwargs), one)
     function = _replayed(one, two, sizes)
     outputs = tuple(edges[id(tensor)] for tensor in one.outputs)
-    affine, call = one.affine, _shaped(_filled(function, template, inputs), outputs)
-    if any("float16" in edge.dtype for edge in outputs):
-        call = _in_float32(call)
+    affine, call = one.affine, _in_float32(_shaped(_filled(function, template, inputs), outputs))
     if affine is None and one.operation is not None and len(inputs) == 1:
         affine = _operation_affine(one, template, function)
     kind, reason = _kind(one, template, len(unique), affine)
@@ -139,8 +137,7 @@ def _constant_node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int,
         return tuple(result)
 
     outputs = tuple(edges[id(tensor)] for tensor in one.outputs)
-    widened = _in_float32(call) if any("float16" in edge.dtype for edge in outputs) else call
-    return Node(one.path, one.op, one.kind, widened, inputs, outputs)
+    return Node(one.path, one.op, one.kind, _in_float32(call), inputs, outputs)
 
 
 def _loop(one: Any, two: Any, template: Any, inputs: tuple[Edge, ...], sizes: tuple[int, int]) -> Loop | None:

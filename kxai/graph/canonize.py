@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
-from kxai.graph.facts import reached_from_inputs
+from kxai.graph.facts import DIVISIONS, reached_from_inputs
 from kxai.graph.graph import Edge, Graph, Kind, Node
 
 Canonizer = Callable[[Graph], Graph]
@@ -34,6 +35,45 @@ def _is_identity(node: Node) -> bool:
         return node.inputs[0].dtype == node.outputs[0].dtype
     before, after = node.inputs[0], node.outputs[0]
     return node.op == "cast" and before.is_float and after.is_float and "16" in before.dtype + after.dtype
+
+
+def written_softmaxes(graph: Graph) -> Graph:
+    """Replace ``exp(x) / sum(exp(x))``, with or without the maximum taken off x first, by the softmax that it is."""
+    nodes = [_softmax(graph, node) or node for node in graph.nodes]
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _softmax(graph: Graph, quotient: Node) -> Node | None:
+    if quotient.op not in DIVISIONS or len(quotient.inputs) != 2:
+        return None
+    exponential, total = (graph.producer.get(edge) for edge in quotient.inputs)
+    if exponential is None or total is None or (exponential.op, total.op) != ("exp", "sum"):
+        return None
+    if total.inputs != exponential.outputs:
+        return None
+    shift = _maximum_off(graph, exponential.inputs[0])
+    chain = [*shift, exponential, total, quotient]
+    source = chain[-4].inputs[0] if shift else exponential.inputs[0]
+
+    def call(x: Any) -> Any:
+        values = {source: x}
+        for node in chain:
+            values.update(zip(node.outputs, node.run(*(values[edge] for edge in node.inputs)), strict=True))
+        return values[quotient.outputs[0]]
+
+    merged = tuple(node.path for node in (exponential, total))
+    return Node(quotient.path, "softmax", Kind.SOFTMAX, call, (source,), quotient.outputs, merged=merged)
+
+
+def _maximum_off(graph: Graph, edge: Edge) -> list[Node]:
+    """The calls of ``x - max(x)``, in order, if the edge is that."""
+    shift = graph.producer.get(edge)
+    if shift is None or shift.op != "subtract" or len(shift.inputs) != 2:
+        return []
+    chain, top = [shift], graph.producer.get(shift.inputs[1])
+    while top is not None and top.op == "stop_gradient":
+        chain, top = [top, *chain], graph.producer.get(top.inputs[0])
+    return [top, *chain] if top is not None and top.op == "max" and top.inputs == shift.inputs[:1] else []
 
 
 def merge_scales(graph: Graph) -> Graph:

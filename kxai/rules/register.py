@@ -107,7 +107,7 @@ def unregister(layer_class: type) -> None:
     """
     if not (isinstance(layer_class, type) and registered.drop(layer_class)):
         name = layer_class.__name__ if isinstance(layer_class, type) else repr(layer_class)
-        raise UnknownNameError("registered layer class", name, registered.names())
+        raise UnknownNameError("registered layer class", name, registered.names() or ["none, nothing is registered"])
 
 
 def _check_class(layer_class: Any) -> None:

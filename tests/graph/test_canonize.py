@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+import kxai
 from kxai.graph.canonize import canonize, drop_identities, merge_scales, strip_heads
 from kxai.graph.graph import Kind
 from kxai.graph.trace import input_specs, trace
@@ -170,3 +171,28 @@ def test_inner_sigmoid_is_not_a_head():
     graph = canonize(trace(model, input_specs(model)), drop_identities, strip_heads)
     assert graph.explained == graph.outputs
     assert not graph.notes
+
+
+@pytest.mark.parametrize("stable", [False, True, "stopped"])
+def test_a_written_softmax_is_a_softmax(stable):
+    def softmax(scores):
+        if stable:
+            top = ops.max(scores, axis=-1, keepdims=True)
+            scores = scores - (ops.stop_gradient(top) if stable == "stopped" else top)
+        weights = ops.exp(scores)
+        return weights / ops.sum(weights, axis=-1, keepdims=True)
+
+    def attention(softmax):
+        x = layers.Input((4, 3), dtype="float64")
+        return keras.Model(
+            x, layers.Flatten(dtype="float64")(ops.matmul(softmax(ops.matmul(x, ops.swapaxes(x, 1, 2))), x))
+        )
+
+    written, plain = attention(softmax), attention(ops.softmax)
+    x = np.random.default_rng(0).normal(size=(3, 4, 3))
+    for composite in ("attn", "cp"):
+        explanations = [kxai.LRP(model, composite).explain(x, target=2) for model in (written, plain)]
+        np.testing.assert_allclose(explanations[0].outputs, explanations[1].outputs, rtol=1e-12)
+        np.testing.assert_allclose(explanations[0].relevance, explanations[1].relevance, rtol=1e-9, atol=1e-12)
+    assert "softmax" in {kind for _, kind, _ in kxai.plan(written, "lrp.cp").rows}
+    assert "softmax" not in {kind for _, kind, _ in kxai.plan(written, "gradient").rows}

@@ -611,3 +611,19 @@ def test_rounded_numbers_carry_no_relevance():
     graph = trace(*_with_specs(keras.Model(x, x * rounded)))
     product = graph.nodes[-1]
     assert [edge in graph.active for edge in product.inputs] == [True, False]
+
+
+@pytest.mark.parametrize("inner", [layers.BatchNormalization, lambda: layers.Dropout(0.5)])
+def test_training_reaches_what_is_distributed_over_time(inner):
+    class Always(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.steps = layers.TimeDistributed(inner())
+
+        def call(self, x):
+            return self.steps(x, training=True)
+
+    x = layers.Input((4, 3))
+    model = keras.Model(x, Always()(x))
+    with pytest.raises(ModelError):
+        trace(*_with_specs(model))

@@ -234,7 +234,7 @@ def _time_distributed(record: Any, layer: Any, x: Any, training: Any = None, mas
     masks = {}
     if mask is not None and "mask" in inspect.signature(layer.layer.call).parameters:
         masks["mask"] = ops.reshape(mask, (-1, *mask.shape[2:]))
-    inner = layer.layer(ops.reshape(x, (-1, *x.shape[2:])), training=False, **masks)
+    inner = layer.layer(ops.reshape(x, (-1, *x.shape[2:])), training=bool(training), **masks)
     return ops.reshape(inner, (-1, x.shape[1], *inner.shape[1:]))
 
 
