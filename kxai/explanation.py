@@ -358,7 +358,7 @@ def _check(explanation: Explanation) -> None:
                 f"{name} is not finite.",
                 expected="finite numbers",
                 received=f"NaN or infinity, first in sample {sample}",
-                fix="look whether model(x) is finite: if not, mend the model; if so, a larger epsilon keeps denominators off 0.",
+                fix="is model(x) finite? If not, mend the model; if so, a larger epsilon keeps denominators off 0.",
             )
 
 
