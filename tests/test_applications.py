@@ -20,6 +20,7 @@ SMALL = (
     "ConvNeXtTiny DenseNet121 EfficientNetB0 EfficientNetV2B0 InceptionV3 MobileNet MobileNetV2 MobileNetV3Small "
     "NASNetMobile ResNet50 ResNet50V2 VGG16 Xception"
 ).split()
+LONG = ("ConvNeXtTiny", "DenseNet121", "InceptionV3", "NASNetMobile")  # 8 to 18 seconds each
 CLASS = 7
 TOLERANCE = {"float64": 1e-9, "float32": 1e-5}  # measured: 3e-14 and 2e-6 at most
 
@@ -49,7 +50,7 @@ def tape_gradient(model, x):
     return gradient(tf.constant(x)).numpy()
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in SMALL])
 def test_gradient_of_an_application_is_the_tape_s(name):
     dtype = architectures.exact_dtype(name)
     model = architectures.build(name, dtype=dtype)
