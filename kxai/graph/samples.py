@@ -77,7 +77,8 @@ def _attribute(call: Any) -> Any:
         parameters = inspect.signature(call.operation.function).parameters
         name = next((name for name in _NAMES if name in parameters), None)
         found = None if name is None else call.operation.options.get(name, parameters[name].default)
-        return default if found is None else found
+        # What tf.gather takes lies behind the axes that it pairs.
+        return call.operation.options.get("batch_dims") or default if found is None else found
     holder = {} if call.operation is None else vars(call.operation)
     if not any(name in holder for name in _NAMES) and call.layer is not None:
         holder = vars(call.layer)
