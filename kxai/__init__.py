@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kxai.version import __version__
 
 if TYPE_CHECKING:
-    from kxai import plots, rules
+    from kxai import plots, references, rules
     from kxai.analyzers import (
         LRP,
         Analyzer,
@@ -48,7 +48,7 @@ _HOMES = {
     "kxai.targets": "Contrast",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
-_MODULES = ("plots", "rules", "testing")
+_MODULES = ("plots", "references", "rules", "testing")
 
 __all__ = [
     "LRP",
@@ -76,6 +76,7 @@ __all__ = [
     "plan",
     "plots",
     "preset",
+    "references",
     "rules",
     "testing",
 ]

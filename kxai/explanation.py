@@ -14,14 +14,15 @@ import numpy as np
 
 from kxai import files, nest, plots
 from kxai.errors import ArgumentError, LoadError, NumericalError, UnknownNameError
+from kxai.heatmap import heatmap as reduced
 from kxai.nest import Nest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMAT = "kxai.explanation"
-FORMAT_VERSION = 1
-_ARRAYS = ("relevance", "outputs", "target", "score", "layers", "absorbed")
+FORMAT_VERSION = 2
+_ARRAYS = ("relevance", "outputs", "target", "score", "layers", "absorbed", "base")
 
 
 @final
@@ -42,12 +43,14 @@ class Explanation:
         score: ``(batch,)``, the value of the explained quantity.
         layers: relevance kept at inner nodes, by path, ``(batch, ...)`` each; default none.
         absorbed: per node, ``(batch,)``, relevance that was lost there to a bias or a stabiliser; default none.
+        base: ``(batch,)``, the value of the explained quantity at the reference of methods that explain the difference
+            from one; default 0.
         config: JSON-able facts about how it was made (method, hyperparameters, model name, versions, and ``notes``,
             a list of sentences); default empty. Tuples become lists and NumPy numbers plain numbers.
 
     Raises:
         ArgumentError: batch sizes or dtypes do not fit, or ``config`` is not JSON-able.
-        NumericalError: relevance, score, layers or absorbed contain NaN or infinity.
+        NumericalError: relevance, score, base, layers or absorbed contain NaN or infinity.
 
     Example:
         >>> e = Explanation(np.ones((2, 3)), np.zeros((2, 5)), np.array([1, 4]), np.array([3.0, 3.5]))
@@ -63,6 +66,7 @@ class Explanation:
     score: np.ndarray
     layers: Mapping[str, np.ndarray] = field(default_factory=dict)
     absorbed: Mapping[str, np.ndarray] = field(default_factory=dict)
+    base: np.ndarray = field(default_factory=lambda: np.zeros(()))
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -72,6 +76,8 @@ class Explanation:
             arrays = {path: nest.frozen(array) for path, array in getattr(self, name).items()}
             object.__setattr__(self, name, MappingProxyType(arrays))
         object.__setattr__(self, "score", nest.frozen(self.score))
+        base = np.broadcast_to(self.base, self.score.shape) if np.ndim(self.base) == 0 else self.base
+        object.__setattr__(self, "base", nest.frozen(np.asarray(base, np.result_type(self.score, np.float32))))
         if not isinstance(self.target, str):
             object.__setattr__(self, "target", nest.map_leaves(nest.frozen, self.target))
         object.__setattr__(self, "config", MappingProxyType(files.json_copy(dict(self.config))))
@@ -79,14 +85,14 @@ class Explanation:
 
     @property
     def residual(self) -> np.ndarray:
-        """Score minus total relevance, ``(batch,)``, summed over all inputs in float64; 0 where a method conserves.
+        """Score minus base minus total relevance, ``(batch,)``, in float64; 0 where a method conserves.
 
         Example:
             >>> Explanation([np.ones((1, 2)), np.ones((1, 3))], np.zeros((1, 1)), "sum", np.array([6.0])).residual
             array([1.])
         """
         totals = (part.reshape(len(self), -1).sum(axis=1, dtype=np.float64) for part in nest.leaves(self.relevance))
-        return self.score.astype(np.float64) - sum(totals)
+        return self.score.astype(np.float64) - self.base - sum(totals)
 
     def __len__(self) -> int:
         return len(self.score)
@@ -138,8 +144,7 @@ class Explanation:
         return f"Explanation({', '.join(parts)})"
 
     def __reduce__(self) -> tuple:
-        arrays = tuple(_plain(getattr(self, name)) for name in _ARRAYS)
-        return Explanation, (*arrays, dict(self.config))
+        return Explanation, (*(_plain(getattr(self, name)) for name in _ARRAYS), dict(self.config))
 
     def heatmap(self, input: str | int | None = None, reduce: str = "sum", patch: int = 1) -> np.ndarray:
         """Reduces the channels of the relevance to one number per position; never normalises.
@@ -166,16 +171,7 @@ class Explanation:
             >>> e.heatmap(), e.heatmap(reduce="abs_max"), e.heatmap(reduce="l2")
             (array([[-1.]]), array([[4.]]), array([[5.]]))
         """
-        if reduce not in _REDUCE:
-            raise ArgumentError(
-                "reduce is out of range.", expected=f"one of {', '.join(_REDUCE)}", received=repr(reduce)
-            )
-        relevance = self._input(input)
-        if relevance.ndim < 3:
-            relevance = relevance[..., np.newaxis]
-        relevance = _in_patches(relevance, patch)
-        dtype = np.result_type(relevance.dtype, np.float32)
-        return _REDUCE[reduce](relevance.astype(np.float64)).astype(dtype)
+        return reduced(self._input(input), reduce, patch)
 
     def _input(self, key: str | int | None) -> np.ndarray:
         parts: list[np.ndarray] = nest.leaves(self.relevance)
@@ -269,7 +265,7 @@ class Explanation:
         try:
             stored = json.loads(text)
             name, version = stored["format"], stored["version"]
-            if (name, version) != (FORMAT, FORMAT_VERSION):
+            if name != FORMAT or version not in (1, FORMAT_VERSION):  # version 1 had no base
                 raise ValueError(f"format {name!r} version {version!r}")
             fields = {
                 name: part["text"] if "text" in part else nest.from_json(part, arrays)
@@ -308,30 +304,6 @@ class Explanation:
         return Explanation(**joined, config=_joined_config([part.config for part in parts]))
 
 
-_REDUCE = {
-    "sum": lambda relevance: relevance.sum(axis=-1),
-    "abs_max": lambda relevance: np.abs(relevance).max(axis=-1),
-    "l2": lambda relevance: np.sqrt(np.square(relevance).sum(axis=-1)),
-}
-
-
-def _in_patches(relevance: np.ndarray, patch: int) -> np.ndarray:
-    """``(batch, *sizes, channels)`` with the values of each patch as its channels."""
-    sizes = relevance.shape[1:-1]
-    if isinstance(patch, bool) or not isinstance(patch, int) or patch < 1 or any(size % patch for size in sizes):
-        raise ArgumentError(
-            "Patches of this size do not tile the input.",
-            expected=f"a whole number that divides every one of {sizes}",
-            received=f"patch={patch!r}",
-        )
-    if patch == 1:
-        return relevance
-    split = relevance.reshape(len(relevance), *(n for size in sizes for n in (size // patch, patch)), -1)
-    outer, inner = range(1, 2 * len(sizes), 2), range(2, 2 * len(sizes) + 1, 2)
-    split = split.transpose(0, *outer, *inner, split.ndim - 1)
-    return split.reshape(*split.shape[: len(sizes) + 1], -1)
-
-
 def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, MappingProxyType) else value
 
@@ -350,7 +322,7 @@ def _check(explanation: Explanation) -> None:
             continue
         if array.dtype.kind != "f":
             raise ArgumentError(f"{name} has the wrong dtype.", expected="floating point", received=str(array.dtype))
-        if name.startswith("absorbed") and array.ndim != 1:
+        if name.startswith(("absorbed", "base")) and array.ndim != 1:
             raise ArgumentError(f"{name} has the wrong shape.", expected="(batch,)", received=str(array.shape))
         if not np.isfinite(array).all():
             sample = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(axis=1)))

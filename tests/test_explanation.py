@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from kxai.errors import ArgumentError, LoadError, NumericalError, UnknownNameError
 from kxai.explanation import Explanation
-from kxai.files import write_archive
+from kxai.files import read_archive, write_archive
 
 RNG = np.random.default_rng(0)
 
@@ -263,3 +264,30 @@ def test_heatmap_in_patches():
         with pytest.raises(ArgumentError, match="do not tile the input") as caught:
             explanation.heatmap(patch=patch)
         assert "divides every one of (4, 6)" in str(caught.value)
+
+
+def test_base_counts_in_the_residual_and_is_kept(tmp_path):
+    relevance = np.array([[1.0, 2.0], [3.0, 4.0]])
+    e = Explanation(relevance, np.zeros((2, 1)), "x", np.array([5.0, 8.0]), base=np.array([2.0, 1.0]))
+    assert e.residual.tolist() == [0.0, 0.0]
+    assert e[1].base.tolist() == [1.0]
+    assert Explanation.concatenate([e, e[:1]]).base.tolist() == [2.0, 1.0, 2.0]
+    assert pickle.loads(pickle.dumps(e)).base.tolist() == [2.0, 1.0]
+    e.save(tmp_path / "e.npz")
+    assert Explanation.load(tmp_path / "e.npz").base.tolist() == [2.0, 1.0]
+    assert Explanation(relevance, np.zeros((2, 1)), "x", np.zeros(2)).base.tolist() == [0.0, 0.0]
+    with pytest.raises(ArgumentError, match="base does not have one entry per sample"):
+        Explanation(relevance, np.zeros((2, 1)), "x", np.zeros(2), base=np.zeros(3))
+    with pytest.raises(NumericalError, match="base is not finite"):
+        Explanation(relevance, np.zeros((2, 1)), "x", np.zeros(2), base=np.full(2, np.nan))
+
+
+def test_explanations_of_version_1_had_no_base(tmp_path):
+    e = Explanation(np.ones((1, 2)), np.zeros((1, 1)), "x", np.array([2.0]))
+    e.save(tmp_path / "e.npz")
+    text, arrays = read_archive(tmp_path / "e.npz", "explanation")
+    stored = json.loads(text) | {"version": 1}
+    del stored["fields"]["base"]
+    old = {name: array for name, array in arrays.items() if not name.startswith("base")}
+    write_archive(tmp_path / "old.npz", json.dumps(stored), old)
+    assert Explanation.load(tmp_path / "old.npz").base.tolist() == [0.0]

@@ -21,6 +21,9 @@ from kxai.progress import track
 from kxai.targets import OutputSpec, Target, resolve
 from kxai.version import __version__
 
+# (inputs, target data, rows) -> explanation; rows says which sample of the whole call each row of the batch is.
+Compiled = Callable[[list[np.ndarray], list[np.ndarray], np.ndarray], Explanation]
+
 
 class Analyzer(ABC):
     """A method bound to a model: ``explain(inputs, target)`` returns an :class:`Explanation`.
@@ -107,7 +110,7 @@ class Analyzer(ABC):
         for start in track(starts, len(starts), f"explaining with {self.name}", verbose):
             stop = min(start + batch_size, count)
             data = [part.batch(start, stop) for part in resolved.parts]
-            parts.append(compiled([a[start:stop] for a in arrays], data))
+            parts.append(compiled([a[start:stop] for a in arrays], data, np.arange(start, stop)))
         return self._finished(Explanation.concatenate(parts))
 
     def _explain_dataset(
@@ -127,7 +130,7 @@ class Analyzer(ABC):
             if resolved.length is not None and resolved.length < done + count:
                 raise _length_error(resolved.length, f"at least {done + count}")
             data = [part.batch(done, done + count) for part in resolved.parts]
-            parts.append(compiled(arrays, data))
+            parts.append(compiled(arrays, data, np.arange(done, done + count)))
             done += count
         if not parts:
             raise InputError("The dataset is empty.", expected="at least one batch", received="none")
@@ -145,8 +148,8 @@ class Analyzer(ABC):
     @abstractmethod
     def _prepare(
         self, specs: Any, target: Any, count: int | None, globs: tuple[str, ...], audit: bool
-    ) -> tuple[Callable[[list[np.ndarray], list[np.ndarray]], Explanation], Target]:
-        """(function of one batch and its target data, resolved target) for inputs of these concrete shapes."""
+    ) -> tuple[Compiled, Target]:
+        """(function of one batch, resolved target) for inputs of these concrete shapes."""
 
     def _finished(self, explanation: Explanation) -> Explanation:
         """The last look at a result; methods add warnings here."""
@@ -154,7 +157,7 @@ class Analyzer(ABC):
 
     @staticmethod
     def _resolve(target: Any, outputs: Sequence[OutputSpec], count: int | None) -> Target:
-        return resolve(target, outputs, count)
+        return target if isinstance(target, Target) else resolve(target, outputs, count)
 
 
 def concrete(specs: Any, arrays: list[np.ndarray]) -> Any:

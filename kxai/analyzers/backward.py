@@ -11,7 +11,7 @@ from typing import Any, TypeVar, final
 import numpy as np
 from keras import tree
 
-from kxai.analyzers.analyzer import Analyzer, concrete
+from kxai.analyzers.analyzer import Analyzer, Compiled, concrete
 from kxai.analyzers.inputs import to_arrays
 from kxai.analyzers.program import Program, Readout, Start
 from kxai.composites import Composite, Plan, make_plan, preset
@@ -112,7 +112,7 @@ class BackwardAnalyzer(Analyzer):
 
     def _prepare(
         self, specs: Any, target: Any, count: int | None, globs: tuple[str, ...], audit: bool
-    ) -> tuple[Callable[[list[np.ndarray], list[np.ndarray]], Explanation], Target]:
+    ) -> tuple[Compiled, Target]:
         if audit and self.start() is Start.ONE:
             raise ArgumentError(
                 f"{self.name} hands down a gradient, not relevance: there is nothing to account for.",
@@ -138,7 +138,7 @@ class BackwardAnalyzer(Analyzer):
         with self._lock:
             program = _remembered(self._programs, key, make)
 
-        def run(batch: list[np.ndarray], data: list[np.ndarray]) -> Explanation:
+        def run(batch: list[np.ndarray], data: list[np.ndarray], rows: np.ndarray) -> Explanation:
             plan.check_inputs(batch)
             return self._explanation(program(batch, data), plan, resolved, target)
 

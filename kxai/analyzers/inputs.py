@@ -27,7 +27,7 @@ def to_arrays(x: Any, specs: Any) -> list[np.ndarray]:
         InputError: structure, shape, dtype, NaN, infinity, an empty batch, or different numbers of samples.
     """
     flat_specs = tree.flatten(specs)
-    flat = _flatten(x, specs, flat_specs)
+    flat = split_inputs(x, specs)
     arrays = [_checked(value, spec) for value, spec in zip(flat, flat_specs, strict=True)]
     counts = {len(array) for array in arrays}
     if len(counts) > 1:
@@ -45,7 +45,7 @@ def as_example(x: Any) -> Any:
         return {key: as_example(value) for key, value in x.items()}
     if isinstance(x, (list, tuple)) and x and not isinstance(x[0], (int, float, list)):
         return [as_example(value) for value in x]
-    array = _array(x)
+    array = to_array(x)
     if array.dtype == np.float64 or array.dtype.kind == "b":
         array = array.astype("float32")
     if array.ndim == 0:
@@ -53,7 +53,16 @@ def as_example(x: Any) -> Any:
     return array
 
 
-def _flatten(x: Any, specs: Any, flat_specs: list[Any]) -> list[Any]:
+def split_inputs(x: Any, specs: Any) -> list[Any]:
+    """What is given for each input, unchecked, in flattened order.
+
+    Args:
+        x, specs: as of :func:`to_arrays`.
+
+    Raises:
+        InputError: the structure does not fit.
+    """
+    flat_specs = tree.flatten(specs)
     names = [spec.name for spec in flat_specs]
     if isinstance(x, Mapping):
         keys = list(specs) if isinstance(specs, Mapping) else names
@@ -78,7 +87,7 @@ def _flatten(x: Any, specs: Any, flat_specs: list[Any]) -> list[Any]:
 
 
 def _checked(value: Any, spec: Any) -> np.ndarray:
-    array = _array(value)
+    array = to_array(value)
     if array.dtype.kind not in "biuf":
         raise InputError(
             f"Input {spec.name!r} does not hold numbers.",
@@ -104,7 +113,8 @@ def _checked(value: Any, spec: Any) -> np.ndarray:
     return array.astype(dtype, copy=False)
 
 
-def _array(value: Any) -> np.ndarray:
+def to_array(value: Any) -> np.ndarray:
+    """A tensor, list or array as an array; InputError if its rows differ in length."""
     try:
         return np.asarray(value if isinstance(value, (list, tuple)) else backend.to_numpy(value))
     except ValueError as error:

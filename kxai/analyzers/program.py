@@ -11,10 +11,10 @@ import numpy as np
 from keras import ops, tree
 
 from kxai import backend
+from kxai.analyzers.scores import Explained, input_spec
 from kxai.composites.plan import Plan
-from kxai.errors import TargetError
 from kxai.reverse import Finish, Forward, backward, forward
-from kxai.targets import Target, weights_of
+from kxai.targets import Target
 
 
 @final
@@ -30,15 +30,6 @@ class Start(enum.Enum):
         if self is Start.ONE:
             return weights
         return weights * (ops.relu(output) if self is Start.POSITIVE_VALUE else output)
-
-
-@final
-@dataclass(frozen=True)
-class Spec:
-    """Shape and dtype of an argument of a compiled function."""
-
-    shape: tuple[int | None, ...]
-    dtype: str
 
 
 @final
@@ -76,30 +67,22 @@ class Program:
         readout: Readout | None, audit: bool, jit: bool, traced: Callable[[], None],
     ) -> None:  # fmt: skip
         self._traced = traced
-        self._plan, self._target, self._start, self._finish = plan, target, start, finish
+        self._plan, self._start, self._finish = plan, start, finish
         self._keep, self._readout, self._audit = keep, readout, audit
-        inputs = [
-            Spec((None, *edge.shape[1:]), "float32" if "float16" in edge.dtype else edge.dtype)
-            for edge in plan.graph.inputs
-        ]
-        forms = [self._data_spec(part) for part in target.parts]
-        self._function: Callable[..., Any] = backend.compile(self._run, (inputs, forms), jit)
+        self._explained = Explained(plan.graph, target)
+        inputs = [input_spec(edge) for edge in plan.graph.inputs]
+        self._function: Callable[..., Any] = backend.compile(self._run, (inputs, self._explained.specs), jit)
 
     def __call__(self, inputs: list[np.ndarray], data: list[np.ndarray]) -> dict[str, Any]:
         """Run one batch; the result is a dict of arrays."""
         result: dict[str, Any] = tree.map_structure(backend.to_numpy, self._function(inputs, data))
         return result
 
-    def _data_spec(self, part: Any) -> Spec:
-        if part.form == "index":
-            return Spec((None,), "int32")
-        return Spec((None, *self._plan.graph.explained[part.output].shape[1:]), "float32")
-
     def _run(self, inputs: list[Any], data: list[Any]) -> dict[str, Any]:
         self._traced()
         graph = self._plan.graph
         run = forward(self._plan, inputs)
-        weights, score, chosen = self._explained(run, data)
+        weights, score, chosen = self._explained.weights([run.values[edge] for edge in graph.explained], data)
         explained = {graph.explained[i]: y for i, y in weights.items()}
         start = {edge: self._start.of(t, run.values[edge]) for edge, t in explained.items()}
         read = self._readout
@@ -113,38 +96,3 @@ class Program:
             "kept": {path: back.kept[path] for path in self._keep},
             "absorbed": back.absorbed,
         }
-
-    def _explained(self, run: Forward, data: list[Any]) -> tuple[dict[int, Any], Any, list[Any]]:
-        """(weights per explained output, score per sample, what was chosen per part)."""
-        outputs = [run.values[edge] for edge in self._plan.graph.explained]
-        if self._target.function is not None:
-            return self._linearised(self._target.function, outputs)
-        weights, chosen, score = {}, [], 0.0
-        for part, numbers in zip(self._target.parts, data, strict=True):
-            output = outputs[part.output]
-            weights[part.output], choice = weights_of(part.form, numbers, output)
-            chosen.append(choice)
-            score = score + _per_sample(weights[part.output] * output)
-        return weights, score, chosen
-
-    def _linearised(self, function: Callable[..., Any], outputs: list[Any]) -> tuple[dict[int, Any], Any, list[Any]]:
-        """A callable target counts with its derivative at the outputs."""
-        graph = self._plan.graph
-
-        def score(*tensors: Any) -> Any:
-            value = function(tree.pack_sequence_as(graph.output_structure, list(tensors)))
-            if not ops.is_tensor(value) or len(value.shape) != 1:
-                raise TargetError(
-                    "A callable target must return one number per sample.",
-                    expected="a tensor of shape (samples,)",
-                    received=f"shape {tuple(value.shape)}" if ops.is_tensor(value) else repr(value),
-                    fix="for example target=lambda y: y[:, 3] - y[:, 5].",
-                )
-            return value
-
-        (value,), pull = backend.vjp(score, *outputs)
-        return dict(enumerate(pull([ops.ones_like(value)]))), value, []
-
-
-def _per_sample(tensor: Any) -> Any:
-    return ops.sum(ops.reshape(tensor, (ops.shape(tensor)[0], -1)), axis=1)

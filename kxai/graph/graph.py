@@ -115,6 +115,7 @@ class Graph:
         explained: per output, the edge that a target refers to (the logit where a softmax was stripped).
         notes: what canonizers did, for people.
         inner: whether it is one step of a loop, so that its inputs are not the model's.
+        held: inputs that count as constants.
     """
 
     nodes: tuple[Node, ...]
@@ -126,6 +127,7 @@ class Graph:
     explained: tuple[Edge, ...]
     notes: tuple[str, ...] = ()
     inner: bool = False
+    held: frozenset[Edge] = frozenset()
 
     @cached_property
     def producer(self) -> dict[Edge, Node]:
@@ -144,7 +146,8 @@ class Graph:
     @cached_property
     def active(self) -> frozenset[Edge]:
         """Edges that carry relevance: they depend differentiably on an input, or on looked-up token ids."""
-        active, ids = set(self.inputs), set(self.inputs)
+        active = set(self.inputs) - self.held
+        ids = set(active)
         for node in self.nodes:
             carriers = active.intersection(node.inputs)
             if node.kind is Kind.CONSTANT or node.op in _CONSTANT_OPS or not carriers:
@@ -160,6 +163,13 @@ class Graph:
                 if edge.is_float or (integers and edge.dtype != "bool"):
                     active.add(edge)
         return frozenset(active)
+
+    def values(self, inputs: Sequence[Any]) -> dict[Edge, Any]:
+        """Compute all edges from one tensor per input."""
+        found = dict(zip(self.inputs, inputs, strict=True))
+        for node in self.nodes:
+            found.update(zip(node.outputs, node.run(*(found[edge] for edge in node.inputs)), strict=True))
+        return found
 
     def find(self, path: str) -> Node | None:
         """The node of that path (or the node that it was merged into)."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kxai import backend
-from kxai.analyzers.program import Spec
+from kxai.analyzers.scores import Spec
 from kxai.composites import Plan
 from kxai.errors import KxaiError
 from kxai.reverse import forward
