@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from kxai import backend
+from kxai.adapters.tf_keras_vis_scores import Averaged, is_score, name_of
 from kxai.errors import TargetError, UnknownNameError
 
 PREDICTED = -1  # the index that stands for "the predicted class" inside compiled functions
@@ -90,7 +91,8 @@ def resolve(target: Any, outputs: Sequence[OutputSpec], samples: int | None) -> 
         target: None (predicted class), an int, ints (one per sample), a tuple of ints (one unit of an output with
             several axes), floats (weights: one per unit, or one row per sample), a Contrast, the name of an output
             (its predicted class), a dict from output names to any of these, or a callable over the outputs that
-            returns one number per sample.
+            returns one number per sample. A score object of tf-keras-vis, or a list of them, one per output, means
+            what it means there.
         outputs: the model's outputs.
         samples: number of samples, None if not known yet.
 
@@ -98,9 +100,10 @@ def resolve(target: Any, outputs: Sequence[OutputSpec], samples: int | None) -> 
         TargetError: out of range, of wrong length or type, or ambiguous between several outputs.
         UnknownNameError: no output of that name.
     """
+    names = [output.name for output in outputs]
+    target = _named_scores(target, names)
     if callable(target):
         return Target(function=target)
-    names = [output.name for output in outputs]
     if isinstance(target, str):
         target = {target: None}
     if isinstance(target, Mapping):
@@ -109,7 +112,15 @@ def resolve(target: Any, outputs: Sequence[OutputSpec], samples: int | None) -> 
         for name in target:
             if name not in names:
                 raise UnknownNameError("output", str(name), names)
-        parts = [_part(value, outputs[names.index(name)], names.index(name), samples) for name, value in target.items()]
+        parts = [
+            _part(value, outputs[names.index(name)], names.index(name), samples)
+            for name, value in target.items()
+            if name_of(value) != "InactiveScore"
+        ]
+        if not parts:
+            raise TargetError(
+                "Every output is an InactiveScore: nothing is left to explain.", expected="a score for an output"
+            )
         return Target(tuple(parts))
     if len(outputs) > 1:
         raise TargetError(
@@ -123,6 +134,8 @@ def resolve(target: Any, outputs: Sequence[OutputSpec], samples: int | None) -> 
 
 def _part(target: Any, output: OutputSpec, position: int, samples: int | None) -> Part:
     units = output.shape[-1] if len(output.shape) > 1 else 1
+    if is_score(target):
+        target = _read_score(target, output)
     if target is None:
         return Part(position, "index", np.array([PREDICTED], "int32"))
     if isinstance(target, Contrast):
@@ -145,6 +158,48 @@ def _part(target: Any, output: OutputSpec, position: int, samples: int | None) -
     if array.dtype.kind in "iu":
         return Part(position, "index", _indices(array, units, output, samples))
     return Part(position, "weights", _weights(array, output, samples))
+
+
+def _named_scores(target: Any, names: list[str]) -> Any:
+    """Scores of tf-keras-vis by output, or as a callable; other targets as they are."""
+    scores = list(target) if isinstance(target, (list, tuple)) else [target]
+    if not scores or not all(map(is_score, scores)):
+        return target
+    if len(scores) != len(names):
+        raise TargetError(
+            "There is not one score per output.",
+            expected=f"{len(names)}, for {', '.join(names)}",
+            received=f"{len(scores)}",
+        )
+    if len(scores) == 1 and not name_of(scores[0]):
+        return Averaged(scores[0])
+    return dict(zip(names, scores, strict=True))
+
+
+def _read_score(score: Any, output: OutputSpec) -> Any:
+    """A score object as the target that it stands for: class indices, or weights."""
+    kind = name_of(score)
+    if kind == "CategoricalScore":
+        indices = score.indices[0] if len(score.indices) == 1 else list(score.indices)
+        return indices if len(output.shape) < 3 else _averages(np.atleast_1d(indices), output)
+    if kind == "BinaryScore" and tuple(output.shape[1:]) == (1,):
+        signs = np.where(np.asarray(score.target_values), 1.0, -1.0)
+        return signs if len(signs) == 1 else signs[:, None]
+    raise TargetError(
+        f"A {type(score).__name__} does not apply to output {output.name!r}.",
+        expected="a CategoricalScore, or for an output of one unit a BinaryScore",
+        received=f"{type(score).__name__} for outputs of shape {output.shape}",
+        fix="give a callable over all outputs that returns one number per sample.",
+    )
+
+
+def _averages(indices: np.ndarray, output: OutputSpec) -> np.ndarray:
+    """Weights of units that are averaged over all positions of an output with several axes."""
+    shape = _concrete(output)
+    weights = np.zeros((len(indices), *shape), "float32")
+    for row, index in zip(weights, indices, strict=True):
+        row[..., _index(int(index), shape[-1], output)] = 1 / np.prod(shape[:-1])
+    return weights
 
 
 def _indices(array: np.ndarray, units: int | None, output: OutputSpec, samples: int | None) -> np.ndarray:
