@@ -14,6 +14,7 @@ from keras import tree
 
 from kxai import backend
 from kxai.analyzers.inputs import as_example, to_arrays
+from kxai.composites import Plan
 from kxai.errors import ArgumentError, InputError, TargetError
 from kxai.explanation import Explanation
 from kxai.graph.trace import InputSpec, check_model, input_specs
@@ -49,6 +50,22 @@ class Analyzer(ABC):
     @abstractmethod
     def name(self) -> str:
         """Name of the method, as :func:`kxai.create_analyzer` takes it."""
+
+    def plan(self, inputs: Any = None) -> Plan:
+        """The table node | kind | rule of the propagation that the method uses; all errors of it are raised here.
+
+        Args:
+            inputs: an example batch. Needed for subclassed models, which do not say what their inputs look like, and
+                for layers that compute with a size that the model leaves open, such as the length of a text.
+
+        Raises:
+            ArgumentError: the method hands nothing back through the model.
+        """
+        raise ArgumentError(
+            f"{self.name} gives no rules to the nodes of a model, so it has no plan.",
+            expected="a gradient or propagation method",
+            received=repr(self),
+        )
 
     def hyperparameters(self) -> dict[str, Any]:
         """Arguments other than the model, by name."""

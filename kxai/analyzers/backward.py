@@ -74,12 +74,6 @@ class BackwardAnalyzer(Analyzer):
         return False
 
     def plan(self, inputs: Any = None) -> Plan:
-        """The table node | kind | rule; all errors of the method are raised here.
-
-        Args:
-            inputs: an example batch. Needed for subclassed models, which do not say what their inputs look like, and
-                for layers that compute with a size that the model leaves open, such as the length of a text.
-        """
         specs = self._specs(inputs)
         return self._plan_for(specs if inputs is None else concrete(specs, to_arrays(inputs, specs)))
 

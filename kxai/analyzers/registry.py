@@ -135,6 +135,4 @@ def plan(model: Any, method: str | Composite = "lrp.epsilon_plus", inputs: Any =
         score/sigmoid  elementwise  -
         note: output 'score': its sigmoid is left out, the logit before it is explained
     """
-    analyzer = create_analyzer(method, model, **hyperparameters)
-    result: Plan = analyzer.plan(inputs)  # type: ignore[attr-defined]
-    return result
+    return create_analyzer(method, model, **hyperparameters).plan(inputs)

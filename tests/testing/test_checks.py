@@ -15,6 +15,7 @@ from keras import ops
 
 import kxai
 from kxai import Composite, Kind, preset
+from kxai.errors import ArgumentError
 from kxai.nest import map_leaves
 from kxai.rules import Epsilon, Pass, Rule
 from kxai.testing import check_analyzer, check_composite, check_rule, composite_checks, models
@@ -529,6 +530,11 @@ def test_sick_analyzers_are_seen(sick, message):
     with pytest.raises(AssertionError) as failure:
         check_analyzer(sick, cases=[models.mlp], twins=[])
     assert message in str(failure.value)
+
+
+def test_an_analyzer_without_rules_has_no_plan():
+    with pytest.raises(ArgumentError, match="sick gives no rules to the nodes of a model"):
+        Sick(models.mlp().model).plan()
 
 
 def test_the_analyzer_that_they_are_made_of_is_well():
