@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 
 from kxai import backend
-from kxai.analyzers.program import Spec
+from kxai.analyzers.scores import Spec
 from kxai.analyzers.upsample import upsample
 from kxai.errors import ArgumentError
 
