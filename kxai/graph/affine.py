@@ -66,12 +66,16 @@ class Affine:
         def kernel(*others: Any) -> Any:
             return _times(self.kernel(*others), scale.factor, self.kernel_in)
 
+        if scale.shift is None:
+            return replace(self, kernel=kernel)
+        added = scale.shift
+
         def bias() -> Any:
             unit = ops.ones([1, *(size or 1 for size in shape[1:])], dtype=self.kernel().dtype)
-            shift = self.linear(unit * _reshape(scale.shift(), self.channels), self.kernel())  # type: ignore[misc]
+            shift = self.linear(unit * _reshape(added(), self.channels), self.kernel())
             return shift if self.bias is None else shift + self.bias()
 
-        return replace(self, kernel=kernel, bias=self.bias if scale.shift is None else bias)
+        return replace(self, kernel=kernel, bias=bias)
 
 
 @final

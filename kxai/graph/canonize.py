@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from kxai.graph.affine import Affine
 from kxai.graph.facts import DIVISIONS, reached_from_inputs
 from kxai.graph.graph import Edge, Graph, Kind, Node
 
@@ -97,43 +98,43 @@ def _merge_once(graph: Graph) -> Graph | None:
         consumers = graph.consumers.get(node.outputs[0], ())
         if len(consumers) != 1 or node.outputs[0] in graph.outputs + graph.explained:
             continue
-        pair = (node, consumers[0])
-        if _scales_after(*pair) or (node.outputs[0] not in preprocessing and _scales_before(*pair)):
-            return replace(graph, nodes=tuple(_joined(graph.nodes, *pair)))
+        following = consumers[0]
+        affine = _followed(node, following)
+        keep, gone = node, following
+        if affine is None and node.outputs[0] not in preprocessing:
+            affine = _preceded(following, node)
+            keep, gone = following, node
+        if affine is not None:
+            merged = replace(
+                keep,
+                call=affine,
+                affine=affine,
+                inputs=node.inputs,
+                outputs=following.outputs,
+                merged=(*keep.merged, gone.path, *gone.merged),
+            )
+            nodes = (merged if other is following else other for other in graph.nodes if other is not node)
+            return replace(graph, nodes=tuple(nodes))
     return None
 
 
-def _scales_after(affine: Node, scale: Node) -> bool:
-    if affine.affine is None or scale.kind is not Kind.SCALE or scale.scale is None:
-        return False
-    return scale.scale.fits(affine.affine.axis) and (scale.scale.factor is None or affine.affine.kernel_out is not None)
+def _followed(node: Node, scaling: Node) -> Affine | None:
+    """The map of ``node`` followed by a scaling, None if that is no affine map of this form."""
+    affine, scale = node.affine, scaling.scale
+    if affine is None or scale is None or scaling.kind is not Kind.SCALE or not scale.fits(affine.axis):
+        return None
+    return affine.scaled_after(scale) if scale.factor is None or affine.kernel_out is not None else None
 
 
-def _scales_before(scale: Node, affine: Node) -> bool:
-    if affine.affine is None or scale.kind is not Kind.SCALE or scale.scale is None or affine.affine.kernel_in is None:
-        return False
-    shifts_padding = scale.scale.shift is not None and affine.affine.pads
-    known = all(size is not None for size in scale.outputs[0].shape[1:])
-    return scale.scale.fits(affine.affine.axis) and not shifts_padding and (known or scale.scale.shift is None)
-
-
-def _joined(nodes: tuple[Node, ...], first: Node, second: Node) -> list[Node]:
-    """The node list with ``first`` merged into ``second``'s place."""
-    if first.affine is not None:
-        affine = first.affine.scaled_after(second.scale)  # type: ignore[arg-type]
-        keep, gone = first, second
-    else:
-        affine = second.affine.scaled_before(first.scale, first.outputs[0].shape)  # type: ignore[union-attr, arg-type]
-        keep, gone = second, first
-    merged = replace(
-        keep,
-        call=affine,
-        affine=affine,
-        inputs=first.inputs,
-        outputs=second.outputs,
-        merged=(*keep.merged, gone.path, *gone.merged),
-    )
-    return [merged if node is second else node for node in nodes if node is not first]
+def _preceded(node: Node, scaling: Node) -> Affine | None:
+    """The map of ``node`` preceded by a scaling, None if that is no affine map of this form."""
+    affine, scale = node.affine, scaling.scale
+    if affine is None or scale is None or scaling.kind is not Kind.SCALE or not scale.fits(affine.axis):
+        return None
+    known = all(size is not None for size in scaling.outputs[0].shape[1:])
+    if affine.kernel_in is None or (scale.shift is not None and (affine.pads or not known)):
+        return None
+    return affine.scaled_before(scale, scaling.outputs[0].shape)
 
 
 def strip_heads(graph: Graph) -> Graph:

@@ -57,9 +57,15 @@ def _mixes(call: Any, edge: Edge, output: Edge) -> bool:
     if call.op == "get_item":
         return not _takes_all(call.args[1], axis, len(edge.shape))
     if call.op == "reshape" and output.batch[1] == 1:
-        before, after = edge.shape[:axis], output.shape[: output.batch[0]]
-        return None not in (*before, *after) and prod(before) != prod(after)  # type: ignore[arg-type]
+        before, after = _known(edge.shape[:axis]), _known(output.shape[: output.batch[0]])
+        return before is not None and after is not None and prod(before) != prod(after)
     return False
+
+
+def _known(sizes: Sequence[int | None]) -> list[int] | None:
+    """The sizes, None if one of them is not known."""
+    found = [size for size in sizes if size is not None]
+    return found if len(found) == len(sizes) else None
 
 
 def _axes(call: Any, rank: int) -> tuple[int, ...]:

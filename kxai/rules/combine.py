@@ -56,8 +56,8 @@ class Proportional(Rule):
 
     def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
         total, pull = step.outputs[0], step.pull
-        if step.node.kind is Kind.MAX:
-            (total,), pull = backend.vjp(step.node.average, *step.inputs)  # type: ignore[arg-type]
+        if step.node.kind is Kind.MAX and step.node.average is not None:
+            (total,), pull = backend.vjp(step.node.average, *step.inputs)
         ratio = quotient(relevance, Stabilizer(self.epsilon, self.relative == "rms")(total))
         return times(step.inputs, pull([ratio]))
 

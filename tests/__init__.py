@@ -1,0 +1,1 @@
+"""A package, because some distributions install a package of this name, which would be found in its place."""
