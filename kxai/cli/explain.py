@@ -27,6 +27,7 @@ examples:
   kxai explain model.keras cat.png dog.png --preprocess signed --labels names.json -o out
   kxai explain model.keras cat.png --preprocess 127,128 --target tabby --labels names.json -o out
   kxai explain model.keras rows.npy --method lrp.epsilon --set epsilon=0.01 -o out
+  kxai explain model.keras rows.npy --method deepshap --set background=training.npy -o out
 
 files per image: NAME-heatmap.png, NAME-overlay.png, NAME.npz (kxai.Explanation.load reads it)
 files per array file: NAME.png with its first samples, NAME.npz
@@ -50,7 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--labels", metavar="FILE", help="names of the classes: JSON, or text with one per line")
     add("--preprocess", metavar="NAME", help="for images, required: raw, unit, signed, caffe, torch or MEAN,STD")
     add("--crop", action="store_true", help="cut the centre to the model's aspect ratio instead of distorting")
-    add("--set", metavar="KEY=VALUE", type=common.setting, action="append", default=[], help="a hyperparameter")
+    add(
+        "--set",
+        metavar="KEY=VALUE",
+        type=common.setting,
+        action="append",
+        default=[],
+        help="a hyperparameter; of FILE.npy or .npz its arrays",
+    )
     add("--batch-size", metavar="N", type=_positive, default=32, help="samples at a time; default %(default)s")
     add("--reduce", choices=("sum", "abs_max", "l2"), default="sum", help="over channels; default %(default)s")
     add("--clip", metavar="P", type=float, help="percentile where colours saturate, not for tables; default 99.5")
@@ -69,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     pictures = _are_images(arguments)
     preprocess = _preprocess(arguments, pictures)
-    settings = dict(arguments.set)
+    settings = {key: _array(value) for key, value in arguments.set}
     if len(settings) < len(arguments.set):
         arguments.usage_error("--set: the same key is given twice")
     _check_ranges(arguments)
@@ -84,6 +92,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     rows = _images(arguments, model, explain, preprocess, labels) if pictures else _arrays(arguments, explain, labels)
     table.show(["input", "predicted", "target", "score", "residual", "files"], rows)
+
+
+def _array(value: Any) -> Any:
+    """What a file of arrays holds; any other value is meant as it is."""
+    named = isinstance(value, str) and Path(value).suffix.lower() in (".npy", ".npz")
+    return images.read_arrays(value) if named else value
 
 
 def _are_images(arguments: argparse.Namespace) -> bool:

@@ -70,6 +70,20 @@ def labels(tmp_path):
     return str(tmp_path / "names.json")
 
 
+def test_a_hyperparameter_may_be_a_file_of_arrays(calls, model, picture, tmp_path):
+    background = RNG.normal(size=(3, 8, 10, 3)).astype(np.float32)
+    np.save(tmp_path / "training.npy", background)
+    command = ["explain", model, picture, "--preprocess", "unit", "-o", str(tmp_path / "out")]
+    assert main([*command, "--set", f"background={tmp_path / 'training.npy'}"]) == 0
+    np.testing.assert_array_equal(calls.created[1]["background"], background)
+
+
+def test_a_missing_file_of_arrays_is_named(calls, model, picture, tmp_path, capsys):
+    command = ["explain", model, picture, "--preprocess", "unit", "-o", str(tmp_path / "out")]
+    assert main([*command, "--set", "background=nowhere.npy"]) == 1
+    assert "nowhere.npy" in capsys.readouterr().err
+
+
 def test_explain_writes_the_files_and_says_so(calls, model, picture, labels, tmp_path, capsys):
     out = tmp_path / "new" / "out"
     command = ["explain", model, picture, picture, "--preprocess", "127,128", "--target", "cat", "--labels", labels]
