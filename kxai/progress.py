@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from kxai.errors import ArgumentError
@@ -16,8 +16,9 @@ PATIENCE = 1.0
 
 
 def track(
-    iterable: Iterable[T], total: int | None = None, description: str = "", verbose: bool | None = None
-) -> Iterator[T]:
+    iterable: Iterable[T], total: int | None = None, description: str = "", verbose: bool | None = None,
+    share: Callable[[T], float] = lambda item: 1.0,
+) -> Iterator[T]:  # fmt: skip
     """Yields the items of an iterable and shows on stderr how far it is.
 
     Nothing is ever written when stderr is not a terminal (a pipe, a log file, a notebook). The bar vanishes at
@@ -28,6 +29,7 @@ def track(
         total: number of items, >= 0; None takes ``len(iterable)`` where there is one, else the bar shows no end.
         description: text before the bar.
         verbose: True shows the bar at once, False never, None (default) only after one second.
+        share: how much of one of ``total`` an item is; default 1.
 
     Returns:
         An iterator over the same items.
@@ -47,10 +49,12 @@ def track(
         return iter(iterable)
     if total is None:
         total = len(iterable) if isinstance(iterable, (list, tuple, range)) else None
-    return _shown(iterable, total, description, 0.0 if verbose else PATIENCE)
+    return _shown(iterable, total, description, 0.0 if verbose else PATIENCE, share)
 
 
-def _shown(iterable: Iterable[T], total: int | None, description: str, patience: float) -> Iterator[T]:
+def _shown(
+    iterable: Iterable[T], total: int | None, description: str, patience: float, share: Callable[[T], float]
+) -> Iterator[T]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -71,7 +75,7 @@ def _shown(iterable: Iterable[T], total: int | None, description: str, patience:
                 bar.start()
                 visible = True
             yield item
-            bar.advance(task)
+            bar.advance(task, share(item))
     finally:
         if visible:
             bar.stop()

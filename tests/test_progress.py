@@ -46,6 +46,13 @@ def test_automatic_waits(terminal, monkeypatch):
     assert "3/3" in terminal.getvalue()
 
 
+def test_items_that_are_shares_of_a_batch(terminal):
+    quarters = [0.25] * 8
+    assert list(progress.track(quarters, 2, "explaining", True, share=lambda item: item)) == quarters
+    assert "2/2" in terminal.getvalue()
+    assert "8/2" not in terminal.getvalue()
+
+
 def test_never_on_request(terminal, monkeypatch):
     monkeypatch.setattr(progress, "PATIENCE", 0.0)
     assert list(progress.track(range(3), verbose=False)) == [0, 1, 2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -24,6 +24,13 @@ from kxai.version import __version__
 
 # (inputs, target data, rows) -> explanation; rows says which sample of the whole call each row of the batch is.
 Compiled = Callable[[list[np.ndarray], list[np.ndarray], np.ndarray], Explanation]
+# The same in steps: (share of the batch's work that this step did, None or, with the last step, the explanation).
+Step = tuple[float, Explanation | None]
+Stepwise = Callable[[list[np.ndarray], list[np.ndarray], np.ndarray], Iterator[Step]]
+
+
+MAX_SHOWN = 1000
+"""Entries of an array that are written out where a result says how it was made."""
 
 
 class Analyzer(ABC):
@@ -121,14 +128,16 @@ class Analyzer(ABC):
         specs = self._specs(x)
         arrays = to_arrays(x, specs)
         count = len(arrays[0])
-        compiled, resolved = self._prepare(concrete(specs, arrays), target, count, globs, audit)
+        run, resolved = self._stepwise(concrete(specs, arrays), target, count, globs, audit, int(batch_size))
         starts = range(0, count, batch_size)
-        parts = []
-        for start in track(starts, len(starts), f"explaining with {self.name}", verbose):
-            stop = min(start + batch_size, count)
-            data = [part.batch(start, stop) for part in resolved.parts]
-            parts.append(compiled([a[start:stop] for a in arrays], data, np.arange(start, stop)))
-        return self._finished(Explanation.concatenate(parts))
+
+        def steps() -> Iterator[Step]:
+            for start in starts:
+                stop = min(start + batch_size, count)
+                data = [part.batch(start, stop) for part in resolved.parts]
+                yield from run([a[start:stop] for a in arrays], data, np.arange(start, stop))
+
+        return self._collected(steps(), len(starts), verbose)
 
     def _explain_dataset(
         self, dataset: Any, target: Any, batch_size: int, globs: tuple[str, ...], audit: bool, verbose: bool | None
@@ -136,24 +145,30 @@ class Analyzer(ABC):
         declared = tree.flatten(self._specs(None)) if self._declares_inputs() else None
         rank = len(declared[0].shape) if declared else None
         total = int(dataset.cardinality())
-        parts: list[Explanation] = []
-        done = 0
         batches = backend.dataset_batches(dataset, batch_size, rank)
-        for batch in track(batches, total if total > 0 else None, f"explaining with {self.name}", verbose):
-            specs = self._specs(batch)
-            arrays = to_arrays(batch, specs)
-            count = len(arrays[0])
-            compiled, resolved = self._prepare(concrete(specs, arrays), target, None, globs, audit)
-            if resolved.length is not None and resolved.length < done + count:
-                raise _length_error(resolved.length, f"at least {done + count}")
-            data = [part.batch(done, done + count) for part in resolved.parts]
-            parts.append(compiled(arrays, data, np.arange(done, done + count)))
-            done += count
-        if not parts:
-            raise InputError("The dataset is empty.", expected="at least one batch", received="none")
-        if resolved.length not in (None, done):
-            raise _length_error(resolved.length, done)
-        return self._finished(Explanation.concatenate(parts))
+
+        def steps() -> Iterator[Step]:
+            done = 0
+            for batch in batches:
+                specs = self._specs(batch)
+                arrays = to_arrays(batch, specs)
+                count = len(arrays[0])
+                run, resolved = self._stepwise(concrete(specs, arrays), target, None, globs, audit, batch_size)
+                if resolved.length is not None and resolved.length < done + count:
+                    raise _length_error(resolved.length, f"at least {done + count}")
+                data = [part.batch(done, done + count) for part in resolved.parts]
+                yield from run(arrays, data, np.arange(done, done + count))
+                done += count
+            if not done:
+                raise InputError("The dataset is empty.", expected="at least one batch", received="none")
+            if resolved.length not in (None, done):
+                raise _length_error(resolved.length, done)
+
+        return self._collected(steps(), total if total > 0 else None, verbose)
+
+    def _collected(self, steps: Iterator[Step], batches: int | None, verbose: bool | None) -> Explanation:
+        shown = track(steps, batches, f"explaining with {self.name}", verbose, share=lambda step: step[0])
+        return self._finished(Explanation.concatenate([part for _, part in shown if part is not None]))
 
     def _declares_inputs(self) -> bool:
         return isinstance(self._model, (keras.Sequential, keras.Function))
@@ -167,6 +182,17 @@ class Analyzer(ABC):
         self, specs: Any, target: Any, count: int | None, globs: tuple[str, ...], audit: bool
     ) -> tuple[Compiled, Target]:
         """(function of one batch, resolved target) for inputs of these concrete shapes."""
+
+    def _stepwise(
+        self, specs: Any, target: Any, count: int | None, globs: tuple[str, ...], audit: bool, batch_size: int
+    ) -> tuple[Stepwise, Target]:
+        """(function of one batch, in steps; resolved target); computes no more than ``batch_size`` rows at once."""
+        compiled, resolved = self._prepare(specs, target, count, globs, audit)
+
+        def run(batch: list[np.ndarray], data: list[np.ndarray], rows: np.ndarray) -> Iterator[Step]:
+            yield 1.0, compiled(batch, data, rows)
+
+        return run, resolved
 
     def _finished(self, explanation: Explanation) -> Explanation:
         """The last look at a result; methods add warnings here."""
@@ -195,9 +221,9 @@ def _length_error(received: Any, expected: Any) -> TargetError:
 
 
 def _plain(value: Any) -> Any:
-    """A value in JSON's types: numbers and text as they are, arrays as lists, the rest by its repr."""
+    """A value in JSON's types: numbers and text as they are, small arrays as lists, the rest by its repr."""
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
     if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
+        return value.tolist() if value.size <= MAX_SHOWN else f"array of shape {value.shape}"
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else repr(value)

@@ -102,7 +102,7 @@ class BackwardAnalyzer(Analyzer):
 
         key = tuple((spec.shape, spec.dtype) for spec in tree.flatten(specs))
         with self._lock:
-            return _remembered(self._plans, key, make)
+            return remembered(self._plans, key, make)
 
     def _prepare(
         self, specs: Any, target: Any, count: int | None, globs: tuple[str, ...], audit: bool
@@ -115,12 +115,9 @@ class BackwardAnalyzer(Analyzer):
             )
         plan = self._plan_for(specs)
         graph = plan.graph
-        outputs = [OutputSpec(name, edge.shape) for name, edge in zip(graph.output_names, graph.explained, strict=True)]
-        resolved = self._resolve(target, outputs, count)
+        resolved = self._targeted(graph, target, count)
         keep = _expand(globs, plan)
         explained = [graph.explained[part.output] for part in resolved.parts] or list(graph.explained)
-        for part in resolved.parts:
-            _check_entries(graph.explained[part.output], graph.output_names[part.output])
 
         def make() -> Program:
             return Program(
@@ -130,7 +127,7 @@ class BackwardAnalyzer(Analyzer):
 
         key = (tuple(spec.shape for spec in tree.flatten(specs)), resolved.form, keep, audit)
         with self._lock:
-            program = _remembered(self._programs, key, make)
+            program = remembered(self._programs, key, make)
 
         def run(batch: list[np.ndarray], data: list[np.ndarray], rows: np.ndarray) -> Explanation:
             plan.check_inputs(batch)
@@ -138,12 +135,19 @@ class BackwardAnalyzer(Analyzer):
 
         return run, resolved
 
+    def _targeted(self, graph: Graph, target: Any, count: int | None) -> Target:
+        outputs = [OutputSpec(name, edge.shape) for name, edge in zip(graph.output_names, graph.explained, strict=True)]
+        resolved = self._resolve(target, outputs, count)
+        for part in resolved.parts:
+            _check_entries(graph.explained[part.output], graph.output_names[part.output])
+        return resolved
+
     def _explanation(self, result: dict[str, Any], plan: Plan, resolved: Target, target: Any) -> Explanation:
         graph = plan.graph
         return Explanation(
             relevance=tree.pack_sequence_as(graph.input_structure, result["relevance"]),
             outputs=tree.pack_sequence_as(graph.output_structure, result["outputs"]),
-            target=_chosen(result["chosen"], resolved, graph, target),
+            target=chosen_target(result["chosen"], resolved, graph, target),
             score=result["score"],
             layers=result["kept"],
             absorbed=result["absorbed"],
@@ -270,7 +274,7 @@ class DeepTaylor(BackwardAnalyzer):
         return explanation
 
 
-def _remembered(memory: dict[Any, T], key: Any, make: Callable[[], T]) -> T:
+def remembered(memory: dict[Any, T], key: Any, make: Callable[[], T]) -> T:
     """The value of a key, made if need be; beyond MAX_PROGRAMS the least recently used one is forgotten.
 
     Callables as targets and inputs of ever new sizes would otherwise pile up.
@@ -313,7 +317,15 @@ def _check_entries(edge: Edge, name: str) -> None:
         )
 
 
-def _chosen(chosen: list[Any], resolved: Target, graph: Graph, target: Any) -> Any:
+def chosen_target(chosen: list[Any], resolved: Target, graph: Graph, target: Any) -> Any:
+    """What an explanation says was explained.
+
+    Args:
+        chosen: what was chosen, per part of the target.
+        resolved: the target, checked.
+        graph: the model's graph.
+        target: the target as the user gave it.
+    """
     if resolved.function is not None:
         return repr(target)
     if len(resolved.parts) == 1 and len(graph.outputs) == 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -96,15 +96,18 @@ class Scorer:
         target: gives the form; its numbers are arguments of each call.
         traced: called whenever the function is traced (once, whatever batch sizes follow).
         jit: compile with XLA.
+        read: inner edges whose values are returned, too.
     """
 
-    def __init__(self, graph: Graph, target: Target, traced: Callable[[], None], jit: bool = False) -> None:
-        self._graph, self._explained, self._traced = graph, Explained(graph, target), traced
+    def __init__(
+        self, graph: Graph, target: Target, traced: Callable[[], None], jit: bool = False, read: Sequence[Edge] = ()
+    ) -> None:
+        self._graph, self._explained, self._traced, self._read = graph, Explained(graph, target), traced, read
         inputs = [input_spec(edge) for edge in graph.inputs]
         self._function: Callable[..., Any] = backend.compile(self._run, (inputs, self._explained.specs), jit)
 
     def __call__(self, inputs: list[np.ndarray], data: list[np.ndarray]) -> dict[str, Any]:
-        """``{"outputs", "score", "chosen", "weights"}`` of one batch, as arrays.
+        """``{"outputs", "score", "chosen", "weights", "read"}`` of one batch, as arrays.
 
         ``weights`` are those of each part of the target over its output: a target of form "weights" that stays the
         same whatever the inputs then are. None for a callable target.
@@ -121,6 +124,7 @@ class Scorer:
             "score": score,
             "chosen": chosen,
             "weights": [weights[part.output] for part in self._explained.target.parts],
+            "read": [values[edge] for edge in self._read],
         }
 
 

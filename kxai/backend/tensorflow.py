@@ -77,6 +77,32 @@ def vjp(function: Callable[..., Any], *inputs: Any) -> tuple[tuple[Any, ...], Pu
     return outputs, pullback
 
 
+def jvp(function: Callable[..., Any], inputs: Sequence[Any], directions: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Run ``function`` and its derivative along a direction.
+
+    Args:
+        function: tensors -> sequence of floating-point tensors.
+        inputs: floating-point tensors of one dtype.
+        directions: one tensor per input, of its shape.
+
+    Returns:
+        (outputs, derivative of each along the direction; zeros where there is none).
+
+    Raises:
+        NoDerivative: TensorFlow has no derivative of an operation in ``function``.
+    """
+    outputs, pull = vjp(function, *inputs)
+    # The pullback is linear in its cotangents: its derivative by them is the derivative forward. TensorFlow's own
+    # forward mode cannot follow its loops.
+    cotangents = [tf.zeros_like(y) for y in outputs]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(cotangents)
+        pairs = zip(pull(cotangents), directions, strict=True)
+        total = sum((tf.reduce_sum(back * along) for back, along in pairs), tf.zeros((), inputs[0].dtype))
+    slopes = tape.gradient(total, cotangents, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return list(outputs), [with_shape(slope, y.shape) for slope, y in zip(slopes, outputs, strict=True)]
+
+
 def with_shape(tensor: Any, shape: Any) -> Any:
     """The tensor, with the static sizes of ``shape`` where its own are not known."""
     if not isinstance(tensor, tf.Tensor) or tensor.shape.is_fully_defined():
