@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         AttentionRollout,
         Deconvnet,
         DeepTaylor,
+        FullGrad,
         Gradient,
         GradientTimesInput,
         GuidedBackprop,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "kxai.analyzers": (
-        "LRP Analyzer AttentionRelevance AttentionRollout DeepTaylor Deconvnet Gradient GradientTimesInput "
+        "LRP Analyzer AttentionRelevance AttentionRollout DeepTaylor Deconvnet FullGrad Gradient GradientTimesInput "
         "GuidedBackprop Sensitivity create_analyzer explain methods plan"
     ),
     "kxai.composites": "Composite Plan preset",
@@ -60,6 +61,7 @@ __all__ = [
     "DeepTaylor",
     "Deconvnet",
     "Explanation",
+    "FullGrad",
     "Gradient",
     "GradientTimesInput",
     "GuidedBackprop",

@@ -87,13 +87,16 @@ SECOND = {
     "composite": kxai.Composite("gradient", ((anything, rules.Gradient()),)),
     "epsilon": 0.5, "gamma": 0.7, "alpha": 3.0, "beta": 2.0, "low": -2.0, "high": 2.0, "idx": 1,
     "max_pooling": "proportional", "gates": "uniform", "conv_gamma": 0.7, "other_activations": "gradient",
-    "heads": "max", "row": "first", "per": "token",
+    "heads": "max", "row": "first", "per": "token", "psi": "layer",
 }  # fmt: skip
 
 TRANSFORMERS = ("lrp.attn", "lrp.cp")
 # Methods whose hyperparameters need models of their own.
 SPECIAL = (*TRANSFORMERS, "lrp.vgg16_tutorial", "attention_rollout", "attention_relevance")
 ORDINARY = (models.mlp, models.cnn)
+# Methods whose relevance is a map over positions, whatever the channels.
+MAPS = ("fullgrad",)
+PICTURES = (models.cnn, models.residual, models.transposed, models.sequence)
 FULL = {"gradient", "lrp.epsilon_plus", "deep_taylor", "lrp.alpha_beta"}
 
 
@@ -102,6 +105,8 @@ def cases_for(name):
         return (*ORDINARY, models.decoder)
     if name == "lrp.vgg16_tutorial":
         return (models.vgg,)
+    if name in MAPS:
+        return PICTURES
     if name.startswith("attention_"):
         return models.ATTENTION
     return models.ALL if name in FULL else ORDINARY
@@ -143,7 +148,8 @@ def test_method(name):
     check_analyzer(
         factory,
         cases=cases,
-        twins=() if cases in ((models.vgg,), models.ATTENTION) else models.TWINS,
+        twins=() if cases in ((models.vgg,), models.ATTENTION, PICTURES) else models.TWINS,
         alternatives=second_values(name, factory(cases[0]().model)),
-        argument_cases=cases if name in SPECIAL else (*ORDINARY, models.gated),
+        argument_cases=cases if name in SPECIAL + MAPS else (*ORDINARY, models.gated),
+        maps=name in MAPS,
     )

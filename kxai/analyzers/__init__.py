@@ -3,6 +3,7 @@
 from kxai.analyzers.analyzer import Analyzer
 from kxai.analyzers.attention import AttentionRelevance, AttentionRollout
 from kxai.analyzers.backward import LRP, BackwardAnalyzer, DeepTaylor
+from kxai.analyzers.fullgrad import FullGrad
 from kxai.analyzers.gradient import Deconvnet, Gradient, GradientTimesInput, GuidedBackprop, Sensitivity
 from kxai.analyzers.registry import METHODS, create_analyzer, explain, methods, plan
 
@@ -15,6 +16,7 @@ __all__ = [
     "BackwardAnalyzer",
     "DeepTaylor",
     "Deconvnet",
+    "FullGrad",
     "Gradient",
     "GradientTimesInput",
     "GuidedBackprop",

@@ -71,7 +71,7 @@ class AttentionAnalyzer(BackwardAnalyzer):
         needed = replace(plan.graph, outputs=tuple(explained), explained=tuple(explained))
         nodes = self_attention(prune(needed))
 
-        def read(run: Forward, kept: dict[str, Any]) -> list[Any]:
+        def read(run: Forward, kept: dict[str, Any], arrived: list[Any]) -> list[Any]:
             weights = [_single_batch(run.values[node.outputs[0]]) for node in nodes]
             gradients = [_single_batch(kept[node.path]) for node in nodes]
             rows = self._first_rows(gradients[-1], _tokens(nodes, weights))

@@ -65,6 +65,10 @@ class BackwardAnalyzer(Analyzer):
         """
         return None
 
+    def accounts(self) -> bool:
+        """Whether what is not handed on can be accounted for: of a gradient it means nothing."""
+        return self.start() is not Start.ONE
+
     def strips_heads(self) -> bool:
         """Whether the logit before a final softmax or sigmoid is explained."""
         return True
@@ -107,7 +111,7 @@ class BackwardAnalyzer(Analyzer):
     def _prepare(
         self, specs: Any, target: Any, count: int | None, globs: tuple[str, ...], audit: bool
     ) -> tuple[Compiled, Target]:
-        if audit and self.start() is Start.ONE:
+        if audit and not self.accounts():
             raise ArgumentError(
                 f"{self.name} hands down a gradient, not relevance: there is nothing to account for.",
                 expected="audit=True with LRP or deep Taylor",

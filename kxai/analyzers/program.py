@@ -11,10 +11,13 @@ import numpy as np
 from keras import ops, tree
 
 from kxai import backend
-from kxai.analyzers.scores import Explained, input_spec
+from kxai.analyzers.scores import Explained, input_spec, per_sample
 from kxai.composites.plan import Plan
 from kxai.reverse import Finish, Forward, backward, forward
 from kxai.targets import Target
+
+TARGET = "(target)"
+"""The entry of absorbed relevance that a callable target has of its own."""
 
 
 @final
@@ -39,11 +42,11 @@ class Readout:
 
     Attributes:
         keep: node paths whose signal is needed.
-        read: (forward run, signal by node path) -> relevance per model input.
+        read: (forward run, signal by node path, what arrived at the inputs) -> relevance per model input.
     """
 
     keep: tuple[str, ...]
-    read: Callable[[Forward, dict[str, Any]], list[Any]]
+    read: Callable[[Forward, dict[str, Any], list[Any]], list[Any]]
 
 
 @final
@@ -88,9 +91,13 @@ class Program:
         read = self._readout
         keep = self._keep if read is None else tuple(dict.fromkeys((*self._keep, *read.keep)))
         back = backward(self._plan, run, start, finish=self._finish, keep=keep, audit=self._audit)
+        if self._audit and self._explained.target.function is not None:
+            # A callable is linearised, too: what it adds does not come from the outputs.
+            parts = [t * run.values[edge] for edge, t in explained.items()]
+            back.absorbed[TARGET] = score - sum(map(per_sample, parts))
         return {
             "outputs": [run.values[edge] for edge in graph.outputs],
-            "relevance": back.inputs if read is None else read.read(run, back.kept),
+            "relevance": back.inputs if read is None else read.read(run, back.kept, back.inputs),
             "score": score,
             "chosen": chosen,
             "kept": {path: back.kept[path] for path in self._keep},

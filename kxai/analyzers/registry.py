@@ -10,6 +10,7 @@ from typing import Any
 from kxai.analyzers.analyzer import Analyzer
 from kxai.analyzers.attention import AttentionRelevance, AttentionRollout
 from kxai.analyzers.backward import LRP, DeepTaylor
+from kxai.analyzers.fullgrad import FullGrad
 from kxai.analyzers.gradient import Deconvnet, Gradient, GradientTimesInput, GuidedBackprop, Sensitivity
 from kxai.composites import PRESETS, Composite, Plan
 from kxai.composites.presets import call_with
@@ -32,6 +33,7 @@ METHODS: dict[str, tuple[Callable[..., Analyzer], str]] = {
     "gradient": (Gradient, "gradient of the logit"),
     "gradient_x_input": (GradientTimesInput, "gradient times input"),
     "sensitivity": (Sensitivity, "squared gradient"),
+    "fullgrad": (FullGrad, "gradient times input and the bias of every layer, as one map"),
     "guided_backprop": (GuidedBackprop, "gradient with ReLUs that pass positive signals only, where active"),
     "deconvnet": (Deconvnet, "gradient with ReLUs that pass positive signals only"),
     "deep_taylor": (DeepTaylor, "deep Taylor decomposition: z+, first layer by the inputs' domain"),

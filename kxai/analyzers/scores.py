@@ -66,7 +66,7 @@ class Explained:
             output = outputs[part.output]
             weights[part.output], choice = weights_of(part.form, numbers, output)
             chosen.append(choice)
-            score = score + _per_sample(weights[part.output] * output)
+            score = score + per_sample(weights[part.output] * output)
         return weights, score, chosen
 
     def _linearised(self, function: Callable[..., Any], outputs: list[Any]) -> tuple[dict[int, Any], Any, list[Any]]:
@@ -128,5 +128,6 @@ class Scorer:
         }
 
 
-def _per_sample(tensor: Any) -> Any:
+def per_sample(tensor: Any) -> Any:
+    """The sum over all axes but the first."""
     return ops.sum(ops.reshape(tensor, (ops.shape(tensor)[0], -1)), axis=1)

@@ -27,7 +27,7 @@ class Backward:
     Attributes:
         inputs: per model input.
         kept: per requested node path, the relevance of its output.
-        absorbed: per node path, relevance that came in and was not handed on, per sample.
+        absorbed: per node path, relevance that came in and was not handed on, per sample, in its final form.
     """
 
     inputs: list[Any]
@@ -52,7 +52,8 @@ def backward(
         start: relevance of explained outputs.
         finish: applied to (value, signal) at the inputs and at embeddings; None reports the signal itself.
         keep: node paths whose output relevance is wanted.
-        audit: also account, node by node, for relevance that is not handed on.
+        audit: also account, node by node, for relevance that is not handed on. With ``finish``, what it makes of the
+            values and signals around a node counts.
     """
     graph, active = plan.graph, plan.graph.active
     relevance: dict[Edge, Any] = dict(start)
@@ -83,9 +84,11 @@ def backward(
             if audit:
                 gone = [(r, edge) for r, edge in zip(sent, receivers, strict=True) if r is not None and edge in active]
                 here = [(r, edge) for r, edge in zip(came, node.outputs, strict=True) if r is not None]
-                # Some networks compute in several precisions.
-                precision = keras.backend.result_type(*(r.dtype for r, _ in (*here, *gone)))
-                lost = _total(here, batch, precision) - _total(gone, batch, precision)
+                if finish is not None and book is relevance:
+                    here, gone = (
+                        [(_finished(finish, run.values[edge], r), edge) for r, edge in pairs] for pairs in (here, gone)
+                    )
+                lost = _lost(here, gone, batch)
                 absorbed[node.path] = absorbed[node.path] + lost if node.path in absorbed else lost
     return Backward([_report(edge, run, relevance, finished, finish) for edge in graph.inputs], kept, absorbed)
 
@@ -123,6 +126,16 @@ def _add(book: dict[Edge, Any], edge: Edge, relevance: Any) -> None:
     book[edge] = book[edge] + relevance if edge in book else relevance
 
 
+def _finished(finish: Finish, value: Any, signal: Any) -> Any:
+    return finish(ops.cast(value, signal.dtype), signal)
+
+
+def _lost(here: list[tuple[Any, Edge]], gone: list[tuple[Any, Edge]], batch: Any) -> Any:
+    # Some networks compute in several precisions.
+    precision = keras.backend.result_type(*(r.dtype for r, _ in (*here, *gone)))
+    return _total(here, batch, precision) - _total(gone, batch, precision)
+
+
 def _total(tensors: Sequence[tuple[Any, Edge]], batch: Any, dtype: str) -> Any:
     sums = [ops.sum(ops.reshape(ops.cast(_batch_first(t, edge), dtype), (batch, -1)), axis=1) for t, edge in tensors]
     return sum(sums[1:], sums[0]) if sums else 0.0
@@ -154,7 +167,7 @@ def _report(
     result = finished.get(edge)
     if edge in relevance:
         signal = relevance[edge]
-        signal = signal if finish is None else finish(ops.cast(value, signal.dtype), signal)
+        signal = signal if finish is None else _finished(finish, value, signal)
         result = signal if result is None else result + signal
     if result is None:
         result = ops.zeros_like(value) if edge.is_float else ops.cast(ops.zeros_like(value), "float32")

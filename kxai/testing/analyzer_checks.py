@@ -38,6 +38,7 @@ def check_analyzer(
     twins: Sequence[tuple[Builder, Builder]] = TWINS,
     alternatives: Mapping[str, Any] | None = None,
     argument_cases: Sequence[Builder] | None = None,
+    maps: bool = False,
     tolerance: float = 1e-4,
 ) -> None:
     """Check an analyzer.
@@ -56,6 +57,7 @@ def check_analyzer(
         twins: pairs of builders whose models compute the same from the same inputs.
         alternatives: a second value per constructor argument, by name; booleans and numbers need none.
         argument_cases: builders of models on which arguments have an effect; default ``cases``.
+        maps: whether relevance is one map per input, (batch, *positions, 1), instead of shaped like it. Default False.
         tolerance: largest relative difference between results that should be equal.
 
     Raises:
@@ -69,7 +71,7 @@ def check_analyzer(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", KxaiWarning)  # a warning that a score is not positive, say, is no failure
         for build in cases:
-            _check_case(factory, build(), tolerance)
+            _check_case(factory, build(), maps, tolerance)
         first = cases[0]
         for check in (_check_weights, _check_eager, _check_threads, _check_saved, _check_names):
             case = first()
@@ -85,13 +87,13 @@ def _explain(analyzer: Analyzer, case: Case, inputs: Any = None, **options: Any)
     return analyzer.explain(case.inputs if inputs is None else inputs, case.target, **options)
 
 
-def _check_case(factory: Factory, case: Case, tolerance: float) -> None:
+def _check_case(factory: Factory, case: Case, maps: bool, tolerance: float) -> None:
     before = Snapshot.of(case)
     with during("the analyzer explains the model", case.name):
         analyzer = factory(case.model)
         explanation = _explain(analyzer, case)
         before.check(case)
-        _check_form(case, explanation)
+        _check_form(case, explanation, maps)
         traces = backend.trace_count()
         _close("second call = first", case, explanation, _explain(analyzer, case), tolerance)
         _check_parts(analyzer, case, explanation, tolerance)
@@ -113,8 +115,9 @@ def _close(check: str, case: Case, expected: Explanation, received: Explanation,
     require_close(check, f"{case.name}, score", expected.score, received.score, tolerance)
 
 
-def _check_form(case: Case, explanation: Explanation) -> None:
-    shapes = nest.describe(case.inputs), nest.describe(explanation.relevance)
+def _check_form(case: Case, explanation: Explanation, maps: bool) -> None:
+    like = nest.map_leaves(lambda x: x[..., :1], case.inputs) if maps else case.inputs
+    shapes = nest.describe(like), nest.describe(explanation.relevance)
     require(shapes[0] == shapes[1], "relevance is structured like the inputs", case.name, expected=shapes[0],
             received=shapes[1])  # fmt: skip
     for array in nest.leaves(explanation.relevance):
