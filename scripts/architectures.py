@@ -16,7 +16,9 @@ import numpy as np
 from keras import layers
 
 from scripts.sequence_networks import SEQUENCE_NETWORKS
+from scripts.small_network import small
 
+OTHERS = {**SEQUENCE_NETWORKS, "Small": small}
 SMALLEST = {"Inception": 96, "Xception": 96, "ConvNeXt": 32}  # the first two take no less than 75 and 71
 
 
@@ -29,7 +31,7 @@ def build(name: str, size: int | None = None, dtype: str = "float32", seed: int 
     """Build an architecture with random weights and calibrated normalisation.
 
     Args:
-        name: one of :func:`names`, or a key of ``SEQUENCE_NETWORKS``.
+        name: one of :func:`names`, or a key of ``OTHERS``.
         size: height and width (or length) of the input; None: small, 32 to 96.
         dtype: "float32" or "float64".
         seed: of weights and calibration data.
@@ -39,8 +41,8 @@ def build(name: str, size: int | None = None, dtype: str = "float32", seed: int 
     if size is None:
         size = next((length for stem, length in SMALLEST.items() if name.startswith(stem)), 64)
     with default_dtype(dtype):
-        if name in SEQUENCE_NETWORKS:
-            return SEQUENCE_NETWORKS[name](size)
+        if name in OTHERS:
+            return OTHERS[name](size)
         model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3))
         calibrate(model, sample(model, samples, seed), seed)
     return model
@@ -87,6 +89,15 @@ def sample(model: Any, count: int, seed: int = 0) -> Any:
         array = random.integers(1, 10, shape) if integers else random.uniform(low, high, shape)
         arrays.append(array.astype(tensor.dtype))
     return arrays[0] if len(arrays) == 1 else arrays
+
+
+def first_map(model: Any) -> Any:
+    """The first layer of a convolutional network whose map is smaller than the input."""
+    height = model.inputs[0].shape[1]
+    maps = [layer for layer in model.layers if len(layer.output.shape) == 4 and layer.output.shape[1] < height]
+    if not maps:
+        raise LookupError(f"{model.name} has no map that is smaller than its input")
+    return maps[0]
 
 
 def calibrate(model: Any, x: np.ndarray, seed: int = 0) -> None:

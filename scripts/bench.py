@@ -4,12 +4,22 @@ The unit is one compiled tf.GradientTape gradient with respect to the input, fro
 timed as analyzer.explain on the same array. In every round each method runs once, A B C A B C, and is compared with
 the gradient of the same round. The table shows the median and the range of these ratios and, from a process per
 method, the seconds until the first result (compilation included) and the peak memory. With --targets the exit code is
-1 if a median misses its target.
+1 if a median misses its target; it always is where a method fails.
+
+Ratios of methods that evaluate the network many times are divided by the number of steps, samples or channels (column
+"/") and taken in every third round. score_cam is compared with one forward pass. It masks with the channels of the
+first layer that is smaller than the image: 64 of VGG16 and ResNet50.
+
+--peers measures captum (PyTorch), SHAP and tf-keras-vis (TensorFlow) on the same networks afterwards, each in a process
+and an environment of its own, which is made on first use (3.5 GB in all, some minutes). A second table shows them
+beside kxai: in gradients of the same batch by their own framework, and in seconds.
 
 examples:
   scripts/bench
   scripts/bench --models VGG16 --batch 8 --targets
   scripts/bench --methods lrp.epsilon lrp.z_plus --rounds 15 --json result.json
+  scripts/bench --models VGG16 ResNet50 --batch 8 --peers --json peers.json
+  scripts/bench --models Small --size 32 --batch 2 --rounds 1 --peers captum
 """
 
 from __future__ import annotations
@@ -28,42 +38,35 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-TAPE = "tape"
-CONVOLUTIONAL = {
-    "gradient": None,
-    "lrp.epsilon": 1.15,
-    "lrp.epsilon_plus": 1.7,
-    "lrp.z_plus": 1.7,
-    "lrp.gamma": 1.8,
-    "lrp.epsilon_gamma_box": 1.8,
-    "lrp.alpha_beta": 2.3,
-    "deep_taylor": None,
-    "guided_backprop": None,
-}
-# Per network what is measured, with the project's targets.
-NETWORKS = {
-    "VGG16": CONVOLUTIONAL,
-    "ResNet50": {method: target and target + 0.4 for method, target in CONVOLUTIONAL.items()},
-    "ViT": {"gradient": None, "lrp.attn": 2.0, "lrp.cp": None},
-    "LSTM": {"gradient": None, "lrp.epsilon": 4.0},
-}
+from scripts import bench_peers  # noqa: E402
+from scripts.bench_methods import FORWARD, NETWORKS, TAPE, Method, chosen  # noqa: E402
+from scripts.rounds import ratios  # noqa: E402
+from scripts.status import status  # noqa: E402
+
 BUSY = 0.3  # load per core above which timings mean little
 
 
 def main() -> int:
-    """Print one table per network and batch size, and return the exit code."""
+    """Print one table per network and batch size, and one with the peers, and return the exit code."""
     arguments = parse()
     warn_if_busy()
+    peers = [] if arguments.peers is None else bench_peers.chosen(arguments.peers)
+    pythons = bench_peers.environments(peers, arguments.folder / arguments.environments)
     results = []
     for name in arguments.models:
         for batch in arguments.batch:
             result = measure(name, batch, arguments)
             print(table(result, arguments.targets), flush=True)
+            if peers:
+                result["peers"] = bench_peers.measure(result, peers, pythons)
+                if result["peers"]:
+                    print(bench_peers.table(result), flush=True)
             results.append(result)
     if arguments.json:
         (arguments.folder / arguments.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    missed = [row for result in results for row in result["rows"] if row["target"] and row["median"] > row["target"]]
-    return int(arguments.targets and bool(missed))
+    rows = [row for result in results for row in result["rows"]]
+    missed = any(row["target"] and row["median"] > row["target"] for row in rows if "error" not in row)
+    return int(any("error" in row for row in rows) or (arguments.targets and missed))
 
 
 def parse() -> argparse.Namespace:
@@ -73,11 +76,11 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--models", nargs="+", default=list(NETWORKS), metavar="NAME",
-        help="of keras.applications, ViT or LSTM (VGG16 ResNet50 ViT LSTM)",
+        help="of keras.applications, ViT, LSTM or Small (VGG16 ResNet50 ViT LSTM)",
     )  # fmt: skip
     parser.add_argument("--batch", nargs="+", type=positive, default=[8, 1], metavar="N", help="batch sizes (8 1)")
     parser.add_argument(
-        "--methods", nargs="+", metavar="NAME", help="as kxai.methods() lists them (those with targets)"
+        "--methods", nargs="+", metavar="NAME", help="as kxai.methods() lists them (those with targets, and some more)"
     )
     parser.add_argument("--rounds", type=positive, default=9, metavar="N", help="repetitions (9)")
     parser.add_argument(
@@ -85,6 +88,14 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--targets", action="store_true", help="show the targets and fail where one is missed")
+    parser.add_argument(
+        "--peers", nargs="*", choices=list(bench_peers.PEERS), metavar="NAME",
+        help=f"measure these too ({' '.join(bench_peers.PEERS)})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--environments", type=Path, default=bench_peers.FOLDER, metavar="FOLDER",
+        help="where the peers' environments are kept (kxai-bench in the user's cache)",
+    )  # fmt: skip
     parser.add_argument("--folder", type=Path, default=Path(), help=argparse.SUPPRESS)  # where the caller stands
     return parser.parse_args()
 
@@ -104,18 +115,25 @@ def warn_if_busy() -> None:
 
 def measure(name: str, batch: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """All numbers of one network and batch size."""
-    targets = NETWORKS.get(name, CONVOLUTIONAL)
-    methods = arguments.methods or list(targets)
-    seconds = apart("timings", name, arguments.size, batch, methods, arguments.rounds)
-    unit = seconds[TAPE]
+    methods = chosen(name, arguments.methods)
+    found = apart("timings", name, arguments.size, batch, methods, arguments.rounds)
+    timed = found["rows"]
+    if "error" in timed[TAPE]:
+        sys.exit(f"error: no gradient of {name} to compare with: {timed[TAPE]['error']}")
+    units = {unit: timed[unit]["seconds"] for unit in (TAPE, FORWARD) if unit in timed}
     rows = []
-    for method, times in seconds.items():
-        ratios = [t / u for t, u in zip(times, unit, strict=True)]
-        target = targets.get(method) if name in NETWORKS else None
-        row = {"method": method, "median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
-        row |= {"seconds": times, "target": target, **apart("first_result", name, arguments.size, batch, method)}
+    for method in (*map(Method, units), *methods):
+        row = {"method": method.label, "target": method.target, "evaluations": 1, **timed[method.label]}
+        if "error" not in row:
+            row |= ratios(row["seconds"], units[method.unit], row["evaluations"])
+            status(f"{name}, batch {batch}: {method.label}, memory")
+            row |= apart("first_result", name, arguments.size, batch, method)
         rows.append(row)
-    return {"model": name, "size": arguments.size, "batch": batch, "unit": statistics.median(unit), "rows": rows}
+    status()
+    return {
+        "model": name, "size": arguments.size, "batch": batch, "rounds": arguments.rounds,
+        "parameters": found["parameters"], "unit": statistics.median(units[TAPE]), "rows": rows,
+    }  # fmt: skip
 
 
 def apart(function: str, *values: Any) -> Any:
@@ -134,14 +152,17 @@ def call(function: str, values: tuple[Any, ...]) -> Any:
 
 def table(result: dict[str, Any], targets: bool) -> str:
     """The numbers of one network and batch size as text."""
-    rounds = len(result["rows"][0]["seconds"])
-    size = result["size"]
-    title = f"{result['model']}, size {size}, batch {result['batch']}, {rounds} rounds; 1 = {result['unit']:.3f} s"
-    head = f"{'method':<24}{'median':>8}{'min-max':>14}{'first':>9}{'peak':>10}" + f"{'target':>10}" * targets
-    lines = [title, head]
+    title = f"{result['model']}, size {result['size']}, batch {result['batch']}, {result['rounds']} rounds"
+    head = f"{'method':<29}{'median':>8}{'min-max':>14}{'/':>5}{'first':>9}{'peak':>10}" + f"{'target':>10}" * targets
+    lines = [f"{title}; 1 = {result['unit']:.3f} s", head]
     for row in result["rows"]:
+        if "error" in row:
+            lines.append(f"{row['method']:<29}   fails: {row['error']}")
+            continue
         spread = f"{row['min']:.2f}-{row['max']:.2f}"
-        line = f"{row['method']:<24}{row['median']:>8.2f}{spread:>14}{row['first']:>7.1f} s{row['peak']:>7.0f} MB"
+        divisor = row["evaluations"] if row["evaluations"] > 1 else ""
+        line = f"{row['method']:<29}{row['median']:>8.2f}{spread:>14}{divisor:>5}"
+        line += f"{row['first']:>7.1f} s{row['peak']:>7.0f} MB"
         if targets and row["target"]:
             line += f"   <= {row['target']:.2f}" + (" MISSED" if row["median"] > row["target"] else "")
         lines.append(line)

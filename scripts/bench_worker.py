@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +15,72 @@ from kxai.cli.quiet import notices_dropped
 
 with notices_dropped():
     import numpy as np
-    import tensorflow as tf
 
     import kxai
-    from scripts import architectures
+    from scripts import architectures, units
 
-TAPE = "tape"  # the unit: TensorFlow's own gradient, compiled
-CLASS = 0
-OPTIONS = {"lrp.alpha_beta": {"alpha": 2.0, "beta": 1.0}}
-BOUNDED = ("lrp.epsilon_gamma_box", "deep_taylor")  # they take the range of the inputs
+from scripts.bench_methods import (
+    DEEPLIFT,
+    DEEPLIFT_PAIRED,
+    FORWARD,
+    INTEGRATED_GRADIENTS,
+    REVEAL_CANCEL,
+    SAMPLES,
+    SCORE_CAM,
+    SMOOTHGRAD,
+    TAPE,
+    Method,
+)
+from scripts.rounds import timed
+from scripts.status import status
+from scripts.units import CLASS, Run
 
-Run = Callable[[np.ndarray], np.ndarray]
+UNITS = {TAPE: units.gradient, FORWARD: units.forward}
 
 
-def timings(name: str, size: int, batch: int, methods: list[str], rounds: int) -> dict[str, list[float]]:
-    """Seconds per method and round; in every round each method runs once, so that all share the machine's moods."""
+def in_bounds(model: Any, x: np.ndarray) -> dict[str, Any]:
+    """The range of the inputs."""
+    return dict(zip(("low", "high"), architectures.bounds(model), strict=True))
+
+
+# Per row what makes its arguments from the model and the inputs.
+OPTIONS: dict[str, Callable[[Any, np.ndarray], dict[str, Any]]] = {
+    "lrp.alpha_beta": lambda model, x: {"alpha": 2.0, "beta": 1.0},
+    "lrp.epsilon_gamma_box": in_bounds,
+    "deep_taylor": in_bounds,
+    DEEPLIFT.label: lambda model, x: {"reference": 0.0},
+    DEEPLIFT_PAIRED.label: lambda model, x: {"reference": x / 2},
+    REVEAL_CANCEL.label: lambda model, x: {"reference": 0.0},
+    INTEGRATED_GRADIENTS.label: lambda model, x: {"num_steps": SAMPLES},
+    SMOOTHGRAD.label: lambda model, x: {"num_samples": SAMPLES},
+    SCORE_CAM.label: lambda model, x: {"layer": architectures.first_map(model).name},
+}
+
+
+def timings(name: str, size: int, batch: int, methods: Sequence[Method], rounds: int) -> dict[str, Any]:
+    """Seconds per row and round, how many evaluations a row divides its ratio by, and the network's parameters."""
     model = architectures.build(name, size, samples=1)
     x = architectures.sample(model, batch, seed=1)
-    runs = {method: runner(model, method, batch) for method in (TAPE, *methods)}
-    for run in runs.values():
-        run(x)
-        run(x)
-    seconds: dict[str, list[float]] = {method: [] for method in runs}
-    for _ in range(rounds):
-        for method, run in runs.items():
-            began = time.perf_counter()
-            run(x)
-            seconds[method].append(time.perf_counter() - began)
-    return seconds
+    makers = {TAPE: functools.partial(units.gradient, model)}
+    if any(method.unit == FORWARD for method in methods):
+        makers[FORWARD] = functools.partial(units.forward, model)
+    makers |= {method.label: functools.partial(runner, model, method, x) for method in methods}
+    seldom = {method.label for method in methods if method.per}
+    rows = timed(makers, x, rounds, seldom, lambda text: status(f"{name}, batch {batch}: {text}"))
+    status()
+    for method in methods:
+        if "seconds" in rows[method.label]:
+            rows[method.label]["evaluations"] = evaluations(model, method)
+    return {"rows": rows, "parameters": model.count_params()}
 
 
-def first_result(name: str, size: int, batch: int, method: str) -> dict[str, float]:
+def first_result(name: str, size: int, batch: int, method: Method) -> dict[str, float]:
     """Seconds until the first result, compilation included, and the peak memory in MB from then on, all included."""
     model = architectures.build(name, size, samples=1)
     x = architectures.sample(model, batch, seed=1)
     forget_peak()
     began = time.perf_counter()
-    runner(model, method, batch)(x)
+    runner(model, method, x)(x)
     return {"first": time.perf_counter() - began, "peak": peak()}
 
 
@@ -70,25 +100,17 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def runner(model: Any, method: str, batch: int) -> Run:
-    """The method as a function from one array to another."""
-    if method == TAPE:
-        return tape(model)
-    options = dict(OPTIONS.get(method, {}))
-    if method in BOUNDED:
-        options["low"], options["high"] = architectures.bounds(model)
-    analyzer = kxai.create_analyzer(method, model, **options)
-    return lambda x: analyzer.explain(x, CLASS, batch, verbose=False).relevance
+def runner(model: Any, method: Method, x: np.ndarray) -> Run:
+    """The row as a function from one array, shaped as ``x``, to another."""
+    if method.name in UNITS:
+        return UNITS[method.name](model)
+    options = OPTIONS[method.label](model, x) if method.label in OPTIONS else {}
+    analyzer = kxai.create_analyzer(method.name, model, **options)
+    return lambda x: analyzer.explain(x, CLASS, len(x), verbose=False).relevance
 
 
-def tape(model: Any) -> Run:
-    """TensorFlow's gradient of one output with respect to the input, compiled once for all batch sizes."""
-
-    @tf.function(input_signature=[tf.TensorSpec((None, *model.inputs[0].shape[1:]), "float32")])
-    def gradient(x: Any) -> Any:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(x)
-            score = model(x, training=False)[:, CLASS]
-        return tape.gradient(score, x)
-
-    return lambda x: gradient(tf.constant(x)).numpy()
+def evaluations(model: Any, method: Method) -> int:
+    """How many evaluations of the network the method takes by its definition."""
+    if method.per == "channel":
+        return int(architectures.first_map(model).output.shape[-1])
+    return SAMPLES if method.per else 1

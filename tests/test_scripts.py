@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 
 import keras
-import numpy as np
 import pytest
 
 import kxai
-from scripts import bench, bench_worker, coverage_table
+from scripts import coverage_table
 
 
 def save(folder, *layers):
@@ -63,44 +62,6 @@ def test_a_crash_is_a_cell(monkeypatch):
 
 def dies(sender, name, size):
     sys.exit(3)
-
-
-def test_bench_interleaves_the_methods(tmp_path, monkeypatch):
-    _, model = save(tmp_path)
-    calls = []
-    monkeypatch.setattr(bench_worker.architectures, "build", lambda *args, **kwargs: model)
-    monkeypatch.setattr(bench_worker, "runner", lambda model, method, batch: lambda x: calls.append(method))
-    seconds = bench_worker.timings("any", 4, 2, ["a", "b"], rounds=3)
-    assert calls[6:] == [bench_worker.TAPE, "a", "b"] * 3
-    assert {method: len(times) for method, times in seconds.items()} == {bench_worker.TAPE: 3, "a": 3, "b": 3}
-
-
-def test_bench_compares_within_a_round(monkeypatch):
-    measured = {bench.TAPE: [1.0, 2.0, 1.0], "lrp.epsilon": [1.1, 2.4, 9.0], "gradient": [1.0, 2.0, 1.0]}
-    answers = {"timings": measured, "first_result": {"first": 0.5, "peak": 100.0}}
-    monkeypatch.setattr(bench, "apart", lambda function, *values: answers[function])
-    monkeypatch.setattr(sys, "argv", ["bench"])
-    result = bench.measure("VGG16", 8, bench.parse())
-    epsilon = result["rows"][1]
-    assert [epsilon[key] for key in ("min", "median", "max", "target")] == [1.1, 1.2, 9.0, 1.15]
-    assert "<= 1.15 MISSED" in bench.table(result, targets=True)
-    assert "1.15" not in bench.table(result, targets=False)
-
-
-@pytest.mark.parametrize(("targets", "code"), [(["--targets"], 1), ([], 0)])
-def test_bench_fails_where_a_target_is_missed(targets, code, monkeypatch, capsys):
-    answers = {"timings": {bench.TAPE: [1.0], "lrp.gamma": [2.0]}, "first_result": {"first": 0.5, "peak": 100.0}}
-    monkeypatch.setattr(bench, "apart", lambda function, *values: answers[function])
-    monkeypatch.setattr(sys, "argv", ["bench", "--models", "VGG16", *targets])
-    assert bench.main() == code
-
-
-def test_the_tape_is_the_gradient_of_the_model(tmp_path):
-    _, model = save(tmp_path, keras.layers.Dense(5, activation="relu"))
-    x = np.random.default_rng(0).normal(size=(3, 4, 3)).astype("float32")
-    for method in (bench_worker.TAPE, "gradient"):
-        relevance = bench_worker.runner(model, method, 3)(x)
-        np.testing.assert_allclose(relevance, kxai.Gradient(model).explain(x, 0).relevance, atol=1e-6)
 
 
 @pytest.mark.parametrize("arguments", [["model.keras"], ["--size", "32"]])
