@@ -132,7 +132,8 @@ def measure(name: str, batch: int, arguments: argparse.Namespace) -> dict[str, A
     status()
     return {
         "model": name, "size": arguments.size, "batch": batch, "rounds": arguments.rounds,
-        "parameters": found["parameters"], "unit": statistics.median(units[TAPE]), "rows": rows,
+        "framework": found["framework"], "parameters": found["parameters"], "unit": statistics.median(units[TAPE]),
+        "rows": rows,
     }  # fmt: skip
 
 

@@ -143,7 +143,7 @@ def ask(python: Path, request: dict[str, Any]) -> dict[str, Any]:
         finally:
             status()
         said.seek(0)
-        text = last_line(said.read())
+        text = last_line(said.read()) or "no message"
     return answer or {"error": shortened(f"its process ends with exit code {process.returncode}: {text}")}
 
 
@@ -155,16 +155,16 @@ def last_line(text: str | None) -> str:
 def table(result: dict[str, Any]) -> str:
     """kxai and the peers, method by method, as text."""
     ours = {row["method"]: row for row in result["rows"]}
-    answers = {"kxai": {"rows": ours}, **result["peers"]}
+    answers = {"kxai": {"rows": ours, "framework": result["framework"]}, **result["peers"]}
     lines = [
         f"{result['model']}, size {result['size']}, batch {result['batch']}, {result['rounds']} rounds:"
         f" kxai, and {', '.join(result['peers'])}",
-        "ratio: to one plain gradient (score_cam: forward pass) of the same batch, by the framework that the library",
-        "runs on, in the same process; divided by the number of steps, samples or channels. seconds: of one whole call.",
+        "ratio: to a plain gradient (score_cam: forward pass) of the same batch by the framework that the library runs",
+        "on, in the same process; divided by the number of steps, samples or channels. seconds: of one whole call.",
         f"{'method':<29}{'by':<14}{'ratio':>8}{'min-max':>14}{'seconds':>11}",
     ]
     for label in (method.label for method in (Method(TAPE), Method(FORWARD), *COMPARED) if method.label in ours):
-        cells = {peer: cell(answer, label) for peer, answer in answers.items()}
+        cells = {peer: cell(answer, label) if has(peer, label) else "" for peer, answer in answers.items()}
         texts = [f"{peer:<14}{text}" for peer, text in cells.items() if text]
         lacking = ", ".join(peer for peer, text in cells.items() if not text)
         if lacking and label not in (TAPE, FORWARD):
@@ -174,8 +174,13 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, *frameworks, ""])
 
 
+def has(peer: str, label: str) -> bool:
+    """Whether a library has the method of a row; kxai and the units have all."""
+    return peer not in PEERS or label in (TAPE, FORWARD, *(method.label for method in PEERS[peer].methods))
+
+
 def cell(answer: dict[str, Any], label: str) -> str:
-    """What is said of a row: numbers, or why there are none; nothing where the library has no such method."""
+    """What is said of a row: numbers, or why there are none; nothing where it was not measured."""
     if "error" in answer:
         return f"   {answer['error']}"
     row = answer["rows"].get(label)

@@ -58,7 +58,7 @@ OPTIONS: dict[str, Callable[[Any, np.ndarray], dict[str, Any]]] = {
 
 
 def timings(name: str, size: int, batch: int, methods: Sequence[Method], rounds: int) -> dict[str, Any]:
-    """Seconds per row and round, how many evaluations a row divides its ratio by, and the network's parameters."""
+    """Seconds per row and round, how many evaluations a row divides its ratio by; the network's parameters."""
     model = architectures.build(name, size, samples=1)
     x = architectures.sample(model, batch, seed=1)
     makers = {TAPE: functools.partial(units.gradient, model)}
@@ -71,7 +71,7 @@ def timings(name: str, size: int, batch: int, methods: Sequence[Method], rounds:
     for method in methods:
         if "seconds" in rows[method.label]:
             rows[method.label]["evaluations"] = evaluations(model, method)
-    return {"rows": rows, "parameters": model.count_params()}
+    return {"rows": rows, "parameters": model.count_params(), "framework": units.FRAMEWORK}
 
 
 def first_result(name: str, size: int, batch: int, method: Method) -> dict[str, float]:

@@ -22,7 +22,7 @@ def prepare(name: str, size: int, batch: int) -> Prepared:
     explained = one_logit(model)
     logit = units.forward(explained)
     return Prepared(
-        framework=f"TensorFlow {units.tf.__version__}",
+        framework=units.FRAMEWORK,
         parameters=model.count_params(),
         x=x,
         makers={

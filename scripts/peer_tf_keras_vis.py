@@ -19,7 +19,7 @@ def prepare(name: str, size: int, batch: int) -> Prepared:
     model = architectures.build(name, size, samples=1)
     channels = architectures.first_map(model).output.shape[-1]
     return Prepared(
-        framework=f"TensorFlow {units.tf.__version__}",
+        framework=units.FRAMEWORK,
         parameters=model.count_params(),
         x=architectures.sample(model, batch, seed=1),
         makers={

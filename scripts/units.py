@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 CLASS = 0  # what is explained
+FRAMEWORK = f"TensorFlow {tf.__version__}"
 
 Run = Callable[[np.ndarray], np.ndarray]
 

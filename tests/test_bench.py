@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -31,7 +32,10 @@ def answering(monkeypatch, parameters=7, **seconds):
     rows = {
         label: {"error": times} if isinstance(times, str) else {"seconds": times} for label, times in seconds.items()
     }
-    answers = {"timings": {"rows": rows, "parameters": parameters}, "first_result": {"first": 0.5, "peak": 100.0}}
+    answers = {
+        "timings": {"rows": rows, "parameters": parameters, "framework": "TF 2"},
+        "first_result": {"first": 0.5, "peak": 100.0},
+    }
     monkeypatch.setattr(bench, "apart", lambda function, *values: answers[function])
 
 
@@ -62,7 +66,10 @@ def test_what_fails_is_left_out_with_its_reason():
     ("error", "text"),
     [
         (KeyError(), "KeyError"),
-        (ValueError("in user code:\n\n  File 'a.py'\n    LookupError: no Relu6\n"), "ValueError: LookupError: no Relu6"),
+        (
+            ValueError("in user code:\n\n  File 'a.py'\n    LookupError: no Relu6\n"),
+            "ValueError: LookupError: no Relu6",
+        ),
         (ValueError("x" * 500), "ValueError: " + "x" * 145 + "..."),
     ],
 )
@@ -140,7 +147,7 @@ def test_bench_fails_where_a_method_does(monkeypatch, capsys):
 def test_bench_needs_a_gradient_to_compare_with(monkeypatch):
     answering(monkeypatch, **{TAPE: "ValueError: why"})
     with pytest.raises(SystemExit, match="error: no gradient of VGG16 to compare with: ValueError: why"):
-        run(monkeypatch, "--models", "VGG16", "--methods")
+        run(monkeypatch, "--models", "VGG16", "--methods", "gradient")
 
 
 def test_a_small_network_from_end_to_end(here, monkeypatch, capsys, tmp_path):
@@ -154,7 +161,8 @@ def test_a_small_network_from_end_to_end(here, monkeypatch, capsys, tmp_path):
     (result,) = json.loads((tmp_path / "a").read_text())
     assert result["parameters"] == architectures.build("Small", 16).count_params()
     assert all(row["median"] > 0 and row["peak"] > 0 for row in result["rows"])
-    assert captured.err in ("", captured.err if captured.err.startswith("warning: load") else "")
+    # Quiet in a pipe; the machine may be busy.
+    assert [line for line in captured.err.splitlines() if not line.startswith("warning: load")] == []
 
 
 def test_the_units_are_what_they_say():
@@ -198,7 +206,7 @@ REQUEST = {"peer": "captum", "model": "Small", "size": 16, "batch": 2, "rounds":
     ("text", "expected"),
     [
         ("echo boom >&2; exit 3", "its process ends with exit code 3: boom"),
-        ("echo '{\"status\": \"begins\"}'; kill -9 $$", "its process ends with exit code -9: "),
+        ('echo \'{"status": "begins"}\'; kill -9 $$', "its process ends with exit code -9: no message"),
         ("echo not JSON", "its process fails: Expecting value"),
     ],
 )
@@ -223,8 +231,10 @@ def test_an_environment_that_cannot_be_made_is_a_cell(here, monkeypatch, capsys,
     arguments = ["--models", "Small", "--size", "16", "--batch", "1", "--rounds", "1", "--methods", "deeplift"]
     run(monkeypatch, *arguments, "--peers", "captum", "--environments", str(tmp_path / "file"))
     captured = capsys.readouterr()
-    (line, _) = [line for line in captured.out.splitlines() if "captum    " in line and "no environment" in line][:2]
-    assert "Not a directory" in line
+    lines = [line.split(maxsplit=1) for line in captured.out.splitlines()]
+    (cell, *_) = [rest for first, *rest in filter(None, lines) if first == "captum"]
+    assert cell[0].startswith("no environment: ")
+    assert "Not a directory" in cell[0]
     assert "-- installing torch==" in captured.err
 
 
@@ -273,24 +283,30 @@ def test_the_table_of_peers(monkeypatch):
     answering(monkeypatch, **{TAPE: [1.0], DEEPLIFT.label: [1.5], "deeplift (own references)": "ValueError: why"})
     monkeypatch.setattr(sys, "argv", ["bench", "--methods", "deeplift"])
     result = bench.measure("VGG16", 8, bench.parse())
-    answers = {"captum": answer_of(**{TAPE: [2.0], "deeplift": [6.0]}), "SHAP": {"error": "ValueError: SHAP's"}}
+    answers = {
+        "captum": answer_of(**{label: [6.0] for label in (DEEPLIFT.label, "deeplift (own references)")}, tape=[2.0]),
+        "SHAP": {"error": "ValueError: its reason"},
+    }
     answers["captum"]["rows"]["deeplift"]["note"] = "its sums are off by 4%"
     monkeypatch.setattr(bench_peers, "ask", lambda python, request: answers[request["peer"]])
-    result["peers"] = bench_peers.measure(result, list(bench_peers.PEERS), dict.fromkeys(bench_peers.PEERS, "python"))
+    result["peers"] = bench_peers.measure(
+        result, list(bench_peers.PEERS), dict.fromkeys(bench_peers.PEERS, Path("python"))
+    )
     assert list(result["peers"]) == ["captum", "SHAP"]  # tf-keras-vis has nothing to say
-    result["peers"] = {name: bench_peers.compared(answers[name], 7) for name in result["peers"]}
-    lines = bench_peers.table(result).splitlines()
-    cells = [line.split(maxsplit=1) for line in lines[4:]]
-    assert [line.split() for line in lines[4:8]] == [
-        ["tape", "kxai", "1.00", "1.00-1.00", "1.000", "s"],
-        ["captum", "1.00", "1.00-1.00", "2.000", "s"],
-        ["SHAP", "ValueError:", "SHAP's"],
-        ["deeplift", "kxai", "1.50", "1.50-1.50", "1.500", "s"],
+    assert bench_peers.table(result).splitlines()[3:] == [
+        "method                       by               ratio       min-max    seconds",
+        "tape                         kxai              1.00     1.00-1.00    1.000 s",
+        "                             captum            1.00     1.00-1.00    2.000 s",
+        "                             SHAP             ValueError: its reason",
+        "deeplift                     kxai              1.50     1.50-1.50    1.500 s",
+        "                             captum            3.00     3.00-3.00    6.000 s   its sums are off by 4%",
+        "                             SHAP             ValueError: its reason",
+        "deeplift (own references)    kxai             fails: ValueError: why",
+        "                             captum            3.00     3.00-3.00    6.000 s",
+        "                             SHAP: no such method",
+        "kxai runs on TF 2",
+        "captum runs on torch 2",
     ]
-    assert cells[4][1].split(maxsplit=3) == ["3.00", "3.00-3.00", "6.000", "s   its sums are off by 4%"]
-    assert "kxai             fails: ValueError: why" in lines[10]
-    assert lines[11].strip() == "captum: no such method" or "captum: no such method" in "\n".join(lines)
-    assert lines[-1] == "captum runs on torch 2"
 
 
 def test_sums_that_miss_are_measured():
