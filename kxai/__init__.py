@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kxai.explanation import Explanation
     from kxai.graph.graph import Kind
     from kxai.loading import load
+    from kxai.maximization import ActivationMaximization, Maximization
     from kxai.targets import Contrast
 
 _HOMES = {
@@ -46,6 +47,7 @@ _HOMES = {
     "kxai.explanation": "Explanation",
     "kxai.graph.graph": "Kind",
     "kxai.loading": "load",
+    "kxai.maximization": "ActivationMaximization Maximization",
     "kxai.targets": "Contrast",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
@@ -53,6 +55,7 @@ _MODULES = ("plots", "references", "rules", "testing")
 
 __all__ = [
     "LRP",
+    "ActivationMaximization",
     "Analyzer",
     "AttentionRelevance",
     "AttentionRollout",
@@ -68,6 +71,7 @@ __all__ = [
     "Kind",
     "KxaiError",
     "KxaiWarning",
+    "Maximization",
     "Plan",
     "Sensitivity",
     "__version__",

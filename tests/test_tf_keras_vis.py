@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-import oracle_tf_keras_vis as oracle
 import pytest
 from keras import layers, ops
 
@@ -12,6 +11,7 @@ import kxai
 from kxai.errors import TargetError
 from kxai.testing import models
 from kxai.testing.models import seeded
+from tests import oracle_tf_keras_vis as oracle
 
 oracle.package()
 

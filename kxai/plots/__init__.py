@@ -8,6 +8,7 @@ from kxai.plots.bars import bars
 from kxai.plots.color import diverging
 from kxai.plots.draw import draw
 from kxai.plots.figure import figure
+from kxai.plots.pictures import pictures
 from kxai.plots.raster import heatmap_rgb, overlay, to_rgb
 from kxai.plots.scale import limit
 from kxai.plots.strip import strip
@@ -21,6 +22,7 @@ __all__ = [
     "heatmap_rgb",
     "limit",
     "overlay",
+    "pictures",
     "strip",
     "text_html",
     "text_terminal",
