@@ -22,6 +22,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "deep_taylor.bounded": BOX,
     "lrp.epsilon_gamma_box": BOX,
     "lrp.sequential_preset_b_flat_until_idx": {"idx": 0},
+    # Maps are for images; this is the part of the decomposition that belongs to the inputs.
+    "fullgrad": {"psi": None},
 }
 # These read attention weights, or layers by the names of VGG-16: the networks below have neither.
 ELSEWHERE = ("attention_rollout", "attention_relevance", "lrp.vgg16_tutorial")
@@ -105,7 +107,7 @@ CONNECTIONS = "what is connected with what, weights aside: every input gets the 
 ALL_LRP = [name for name in METHODS if name.startswith("lrp.") and name not in ELSEWHERE]
 # name -> what an explanation depends on
 DEPENDS: dict[str, str] = {
-    **dict.fromkeys(("gradient", "gradient_x_input", "input_t_gradient", "sensitivity"), FUNCTION),
+    **dict.fromkeys(("gradient", "gradient_x_input", "input_t_gradient", "sensitivity", "fullgrad"), FUNCTION),
     **dict.fromkeys(("guided_backprop", "deconvnet", "deep_taylor", "deep_taylor.bounded"), NETWORK),
     **{name: CONNECTIONS if "flat" in name else NETWORK for name in ALL_LRP},
     **{f"lrp.{name}": RELUS for name in ("zero", "z", "epsilon", "attn", "cp")},
@@ -161,7 +163,7 @@ def positive(x: np.ndarray, *models: Any) -> np.ndarray:
 def deaf(connected: bool) -> Any:
     """A function of x0 and x1 that ignores x2: no weight leads from there, or all that it adds cancels."""
     block = np.array([[1, 1], [-1, 2], [0, 0]]), np.array([0.1, -0.2]), np.eye(2), np.array([1, 0.7])
-    *one, outward = maximum(1, 2, 0)
+    *one, outward = maximum(0, 2, 1)
     cancelling = [(*one, outward), (*maximum(0, 1, 2)[:3], -outward)]
     return side_by_side([block, *(cancelling if connected else [])], 0.4)
 

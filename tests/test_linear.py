@@ -51,6 +51,7 @@ CLOSED: dict[str, tuple[dict[str, Any], Formula]] = {
     "gradient": ({}, slope),
     "gradient_x_input": ({}, contribution),
     "input_t_gradient": ({}, contribution),
+    "fullgrad": ({"psi": None}, contribution),
     "sensitivity": ({}, lambda x, w, b: w**2),
     "guided_backprop": ({}, slope),
     "deconvnet": ({}, slope),
