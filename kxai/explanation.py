@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from kxai import files, nest, plots
+from kxai.adapters import shap
 from kxai.errors import ArgumentError, LoadError, NumericalError, UnknownNameError
 from kxai.heatmap import heatmap as reduced
 from kxai.nest import Nest
@@ -222,6 +223,25 @@ class Explanation:
         options.setdefault("titles", [f"score {value:.4g}" for value in self.score])
         options.setdefault("name", str(self.config.get("method", "relevance")))
         return plots.draw(self.heatmap(**chosen), images=images, sequence=sequence, **options)
+
+    def to_shap(self, data: Any = None, feature_names: Any = None, output_name: str | None = None) -> Any:
+        """As a ``shap.Explanation``, for shap's plots; needs ``pip install "kxai[shap]"``.
+
+        Args:
+            data: the inputs as plots show them (arrays, tables or tokens), shaped like the relevance; default nothing.
+            feature_names: a text per feature or step; default the columns of ``data``, if it is a table.
+            output_name: what text plots call the explained quantity; not for images; default nothing.
+
+        Returns:
+            One ``shap.Explanation`` of values, ``base`` and these; for several inputs (where ``data`` and
+            ``feature_names`` have the inputs' structure, too) one per input in a list or dict, of which each shows its
+            own part of the score.
+
+        Raises:
+            MissingDependencyError: shap is not installed. ArgumentError: data or names do not fit.
+        """
+        sums = (self.base, self.score, self.residual)
+        return shap.export(self.relevance, *sums, data=data, feature_names=feature_names, output_name=output_name)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes everything into one ``.npz`` file (arrays and JSON text, no pickles), all of it or nothing.
