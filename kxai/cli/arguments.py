@@ -166,6 +166,35 @@ def target(text: str | None, labels: list[str] | None) -> int | None:
     return found[0]
 
 
+def label(index: int, labels: list[str] | None) -> str:
+    """Names a class.
+
+    Args:
+        index: of the class.
+        labels: the names of the classes, or None.
+
+    Returns:
+        Its label, or the index as text if there are no labels.
+
+    Raises:
+        TargetError: there are labels, but none for this class.
+
+    Example:
+        >>> label(1, ["dog", "cat"]), label(1, None)
+        ('cat', '1')
+    """
+    if labels is None:
+        return str(index)
+    if not 0 <= index < len(labels):
+        raise TargetError(
+            f"The class {index} has no label.",
+            expected="one label per output unit",
+            received=f"{len(labels)} labels",
+            fix="give the label file that belongs to this model.",
+        )
+    return labels[index]
+
+
 def free_name(stem: str, taken: set[str]) -> str:
     """Chooses a name for one input's files, so that inputs of the same name do not overwrite each other.
 

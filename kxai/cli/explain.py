@@ -11,7 +11,6 @@ import numpy as np
 from kxai.cli import arguments as common
 from kxai.cli import images, table
 from kxai.cli.quiet import library
-from kxai.errors import TargetError
 
 if TYPE_CHECKING:
     import keras
@@ -202,7 +201,7 @@ def _facts(one: Explanation, labels: list[str] | None) -> list[str]:
     """Returns predicted class, target, score and residual of one sample as text."""
     target = one.target
     if not isinstance(target, str):
-        target = _label(int(target[0]), labels) if target.ndim == 1 else "weights"
+        target = common.label(int(target[0]), labels) if target.ndim == 1 else "weights"
     return [_predicted(one, labels), target, f"{one.score[0]:.6g}", f"{one.residual[0]:.2g}"]
 
 
@@ -213,20 +212,7 @@ def _predicted(one: Explanation, labels: list[str] | None) -> str:
     if outputs.shape[1] == 1:
         return f"{outputs[0, 0]:.4g}"
     best = int(outputs[0].argmax())
-    return f"{_label(best, labels)} ({outputs[0, best]:.4g})"
-
-
-def _label(index: int, labels: list[str] | None) -> str:
-    if labels is None:
-        return str(index)
-    if not 0 <= index < len(labels):
-        raise TargetError(
-            f"The class {index} has no label.",
-            expected="one label per output unit",
-            received=f"{len(labels)} labels",
-            fix="give the label file that belongs to this model.",
-        )
-    return labels[index]
+    return f"{common.label(best, labels)} ({outputs[0, best]:.4g})"
 
 
 def _positive(text: str) -> int:

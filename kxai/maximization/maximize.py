@@ -13,17 +13,16 @@ from keras import tree
 
 from kxai import backend
 from kxai.adapters import tf_keras_vis
+from kxai.analyzers.backward import remembered
 from kxai.analyzers.inputs import as_example, to_arrays
 from kxai.errors import ArgumentError, InputError, KxaiWarning, TargetError
+from kxai.graph.graph import Graph
 from kxai.graph.trace import InputSpec, check_model, input_specs
 from kxai.maximization.objective import Objective, explained_graph
 from kxai.maximization.result import Maximization
 from kxai.progress import track
 from kxai.targets import PREDICTED, OutputSpec, Target, resolve
 from kxai.version import __version__
-
-MAX_OBJECTIVES = 16
-"""Compiled objectives that one maximiser keeps: one per shape of input and form of target."""
 
 NOISE = 0.1
 """Where nothing else is given, the start is the middle of the range, with uniform noise of this share of it."""
@@ -87,6 +86,7 @@ class ActivationMaximization:
         self._total_variation, self._l2_norm = total_variation, l2_norm
         self._jitter, self._seed = jitter, seed
         self._lock = threading.RLock()
+        self._graphs: dict[Any, Graph] = {}
         self._objectives: dict[Any, Objective] = {}
         self._traces = 0
 
@@ -163,8 +163,11 @@ class ActivationMaximization:
     def _prepare(self, specs: Any, shapes: list[tuple[int, ...]], target: Any) -> tuple[Objective, Target]:
         flat = [InputSpec((None, *shape), spec.dtype, spec.name)
                 for spec, shape in zip(tree.flatten(specs), shapes, strict=True)]  # fmt: skip
+        key = tuple(shapes)
         with self._lock:
-            graph = explained_graph(self._model, tree.pack_sequence_as(specs, flat), self._layer)
+            graph = remembered(
+                self._graphs, key, lambda: explained_graph(self._model, tree.pack_sequence_as(specs, flat), self._layer)
+            )
             outputs = [OutputSpec(name, e.shape) for name, e in zip(graph.output_names, graph.explained, strict=True)]
             resolved = resolve(target, outputs, None)
             if any(part.form == "index" and (part.data == PREDICTED).any() for part in resolved.parts):
@@ -173,12 +176,8 @@ class ActivationMaximization:
                     expected="for example target=3",
                     received=repr(target),
                 )
-            key = (tuple(shapes), resolved.form)
-            if key not in self._objectives:
-                if len(self._objectives) >= MAX_OBJECTIVES:
-                    self._objectives.pop(next(iter(self._objectives)))
-                self._objectives[key] = Objective(graph, resolved, self._count_trace)
-            return self._objectives[key], resolved
+            form = (key, resolved.form)
+            return remembered(self._objectives, form, lambda: Objective(graph, resolved, self._count_trace)), resolved
 
     def _count_trace(self) -> None:
         self._traces += 1
