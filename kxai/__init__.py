@@ -19,11 +19,18 @@ if TYPE_CHECKING:
         AttentionRollout,
         Deconvnet,
         DeepTaylor,
+        ExpectedGradients,
         FullGrad,
         Gradient,
         GradientTimesInput,
         GuidedBackprop,
+        IntegratedGradients,
+        InternalInfluence,
+        LayerConductance,
         Sensitivity,
+        SmoothGrad,
+        SmoothGradSquared,
+        VarGrad,
         create_analyzer,
         explain,
         methods,
@@ -40,7 +47,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "kxai.analyzers": (
         "LRP Analyzer AttentionRelevance AttentionRollout DeepTaylor Deconvnet FullGrad Gradient GradientTimesInput "
-        "GuidedBackprop Sensitivity create_analyzer explain methods plan"
+        "GuidedBackprop Sensitivity create_analyzer explain methods plan "
+        "ExpectedGradients IntegratedGradients InternalInfluence LayerConductance SmoothGrad SmoothGradSquared VarGrad"
     ),
     "kxai.composites": "Composite Plan preset",
     "kxai.errors": "KxaiError KxaiWarning",
@@ -74,6 +82,13 @@ __all__ = [
     "Maximization",
     "Plan",
     "Sensitivity",
+    "ExpectedGradients",
+    "IntegratedGradients",
+    "InternalInfluence",
+    "LayerConductance",
+    "SmoothGrad",
+    "SmoothGradSquared",
+    "VarGrad",
     "__version__",
     "create_analyzer",
     "explain",

@@ -28,3 +28,20 @@ class Background:
         while isinstance(first, (dict, list, tuple)) and len(first):
             first = next(iter(first.values())) if isinstance(first, dict) else first[0]
         return f"Background({len(first) if getattr(first, 'ndim', 0) else '?'} samples)"
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Baselines that are inputs of the model, for methods that change values at an inner layer.
+
+    Args:
+        value: an array shaped like one sample, such as padding ids; one per sample; a :class:`Background`; a callable.
+
+    Example:
+        >>> import numpy as np
+        >>> Inputs(np.array([0, 0, 0]))
+        Inputs(value=array([0, 0, 0]))
+    """
+
+    value: Any

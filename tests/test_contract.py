@@ -82,12 +82,21 @@ NEEDED = {
     "lrp.sequential_preset_b_flat_until_idx": {"idx": 0},
     "lrp.vgg16_tutorial": {"low": -1.0, "high": 1.0},
     "deep_taylor.bounded": {"low": -1.0, "high": 1.0},
+    # Few points: what is checked here does not depend on their number.
+    "integrated_gradients": {"num_steps": 3},
+    "expected_gradients": {"baselines": 0.25, "num_samples": 3},
+    "internal_influence": {"layer": None, "num_steps": 3},
+    "layer_conductance": {"layer": None, "num_steps": 3},
+    "smoothgrad": {"num_samples": 3},
+    "smoothgrad_squared": {"num_samples": 3},
+    "vargrad": {"num_samples": 3},
 }
 SECOND = {
     "composite": kxai.Composite("gradient", ((anything, rules.Gradient()),)),
     "epsilon": 0.5, "gamma": 0.7, "alpha": 3.0, "beta": 2.0, "low": -2.0, "high": 2.0, "idx": 1,
     "max_pooling": "proportional", "gates": "uniform", "conv_gamma": 0.7, "other_activations": "gradient",
     "heads": "max", "row": "first", "per": "token", "psi": "layer",
+    "baseline": 0.5, "baselines": 0.5, "num_steps": 4, "grid": "left", "layer": "*/relu", "distribution": "point",
 }  # fmt: skip
 
 TRANSFORMERS = ("lrp.attn", "lrp.cp")

@@ -5,6 +5,9 @@ from kxai.analyzers.attention import AttentionRelevance, AttentionRollout
 from kxai.analyzers.backward import LRP, BackwardAnalyzer, DeepTaylor
 from kxai.analyzers.fullgrad import FullGrad
 from kxai.analyzers.gradient import Deconvnet, Gradient, GradientTimesInput, GuidedBackprop, Sensitivity
+from kxai.analyzers.influence import InternalInfluence, LayerConductance
+from kxai.analyzers.noise import SmoothGrad, SmoothGradSquared, VarGrad
+from kxai.analyzers.path import ExpectedGradients, IntegratedGradients
 from kxai.analyzers.registry import METHODS, create_analyzer, explain, methods, plan
 
 __all__ = [
@@ -21,6 +24,13 @@ __all__ = [
     "GradientTimesInput",
     "GuidedBackprop",
     "Sensitivity",
+    "ExpectedGradients",
+    "IntegratedGradients",
+    "InternalInfluence",
+    "LayerConductance",
+    "SmoothGrad",
+    "SmoothGradSquared",
+    "VarGrad",
     "create_analyzer",
     "explain",
     "methods",

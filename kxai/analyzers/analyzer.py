@@ -128,7 +128,7 @@ class Analyzer(ABC):
         specs = self._specs(x)
         arrays = to_arrays(x, specs)
         count = len(arrays[0])
-        run, resolved = self._stepwise(concrete(specs, arrays), target, count, globs, audit, int(batch_size))
+        run, resolved = self.stepwise(concrete(specs, arrays), target, count, globs, audit, int(batch_size))
         starts = range(0, count, batch_size)
 
         def steps() -> Iterator[Step]:
@@ -153,7 +153,7 @@ class Analyzer(ABC):
                 specs = self._specs(batch)
                 arrays = to_arrays(batch, specs)
                 count = len(arrays[0])
-                run, resolved = self._stepwise(concrete(specs, arrays), target, None, globs, audit, batch_size)
+                run, resolved = self.stepwise(concrete(specs, arrays), target, None, globs, audit, batch_size)
                 if resolved.length is not None and resolved.length < done + count:
                     raise _length_error(resolved.length, f"at least {done + count}")
                 data = [part.batch(done, done + count) for part in resolved.parts]
@@ -183,7 +183,7 @@ class Analyzer(ABC):
     ) -> tuple[Compiled, Target]:
         """(function of one batch, resolved target) for inputs of these concrete shapes."""
 
-    def _stepwise(
+    def stepwise(
         self, specs: Any, target: Any, count: int | None, globs: tuple[str, ...], audit: bool, batch_size: int
     ) -> tuple[Stepwise, Target]:
         """(function of one batch, in steps; resolved target); computes no more than ``batch_size`` rows at once."""

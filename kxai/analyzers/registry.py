@@ -12,6 +12,9 @@ from kxai.analyzers.attention import AttentionRelevance, AttentionRollout
 from kxai.analyzers.backward import LRP, DeepTaylor
 from kxai.analyzers.fullgrad import FullGrad
 from kxai.analyzers.gradient import Deconvnet, Gradient, GradientTimesInput, GuidedBackprop, Sensitivity
+from kxai.analyzers.influence import InternalInfluence, LayerConductance
+from kxai.analyzers.noise import SmoothGrad, SmoothGradSquared, VarGrad
+from kxai.analyzers.path import ExpectedGradients, IntegratedGradients
 from kxai.composites import PRESETS, Composite, Plan
 from kxai.composites.presets import call_with
 from kxai.errors import UnknownNameError
@@ -39,6 +42,10 @@ METHODS: dict[str, tuple[Callable[..., Analyzer], str]] = {
     "deep_taylor": (DeepTaylor, "deep Taylor decomposition: z+, first layer by the inputs' domain"),
     "attention_rollout": (AttentionRollout, "attention rollout: products of attention weights, whatever the target"),
     "attention_relevance": (AttentionRelevance, "attention weights times their gradients, layer by layer"),
+    "integrated_gradients": (IntegratedGradients, "gradients on the path from a baseline, times the way"),
+    "expected_gradients": (ExpectedGradients, "integrated gradients over many baselines, at random points"),
+    "internal_influence": (InternalInfluence, "gradient at a layer, averaged over inputs; needs layer"),
+    "layer_conductance": (LayerConductance, "integrated gradients through a layer's units; needs layer"),
     **{f"lrp.{name}": (partial(LRP, composite=name), _described(factory)) for name, factory in PRESETS.items()},
 }
 
@@ -50,6 +57,27 @@ def _bounded(model: Any, low: Any, high: Any, max_pooling: str = "winner", jit: 
 # iNNvestigate's names for the same methods.
 METHODS["input_t_gradient"] = (GradientTimesInput, "gradient times input (iNNvestigate's name)")
 METHODS["deep_taylor.bounded"] = (_bounded, "deep Taylor with z^B on the first layer; needs low and high")
+
+
+METHODS["gradient_shap"] = (ExpectedGradients, "expected gradients (captum's and SHAP's name)")
+
+
+def _on(method: Callable[..., Analyzer]) -> Callable[..., Analyzer]:
+    """A method whose base may be given by name."""
+
+    def on(
+        model: Any, noise: float = 0.15, num_samples: int = 50, absolute: bool = False, seed: int = 0,
+        layer: Any = None, base: str | Composite | None = None,
+    ) -> Analyzer:  # fmt: skip
+        source = model if base is None else create_analyzer(base, model)
+        return method(source, noise, num_samples, absolute=absolute, seed=seed, layer=layer)
+
+    return on
+
+
+METHODS["smoothgrad"] = (_on(SmoothGrad), "mean of the gradient (or of base=...) at noisy inputs")
+METHODS["smoothgrad_squared"] = (_on(SmoothGradSquared), "mean square of the gradient (or of base=...) at noisy inputs")
+METHODS["vargrad"] = (_on(VarGrad), "variance of the gradient (or of base=...) at noisy inputs")
 
 
 def methods() -> dict[str, str]:

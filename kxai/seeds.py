@@ -1,0 +1,36 @@
+"""Random numbers that depend on a sample's content alone, not on its place in a batch or a dataset."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from kxai.errors import ArgumentError
+
+
+def generator(seed: int, sample: Sequence[np.ndarray], stream: int = 0) -> np.random.Generator:
+    """A generator of random numbers for one sample.
+
+    Args:
+        seed: chosen by the user, >= 0.
+        sample: its arrays; other content, other numbers.
+        stream: tells generators of one sample apart.
+
+    Example:
+        >>> one, two = (generator(0, [np.ones(3)]).normal() for _ in range(2))
+        >>> one == two
+        True
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for array in sample:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return np.random.default_rng([seed, stream, *np.frombuffer(digest.digest(), "uint32")])
+
+
+def check_seed(seed: object) -> None:
+    """Raise ArgumentError unless ``seed`` is an integer >= 0."""
+    whole = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
+    if not whole or seed < 0:  # type: ignore[operator]
+        raise ArgumentError("The seed is not usable.", expected="an int >= 0", received=repr(seed))
