@@ -108,7 +108,8 @@ class Analyzer(ABC):
             x: arrays, tensors, lists or dicts of them, structured like the model's inputs, with a batch axis; or a
                 ``tf.data.Dataset`` of inputs or of (inputs, ...) tuples.
             target: None (the predicted class), an int, ints (one per sample), floats (weights over the outputs), a
-                :class:`Contrast`, an output's name, a dict {output name: target}, or a callable over the outputs.
+                :class:`Contrast`, an output's name, a dict {output name: target}, or a callable over the outputs;
+                scores of tf-keras-vis mean what they mean there.
             batch_size: samples computed at once, >= 1, default 32; bounds the memory.
             layers: globs over node paths; the relevance of these nodes' outputs is returned in ``.layers``.
             audit: account per node for relevance that is not handed on, in ``.absorbed``. Default False.

@@ -111,7 +111,8 @@ def create_analyzer(name: str | Composite, model: Any, **hyperparameters: Any) -
     if isinstance(name, Composite):
         return LRP(model, name, **hyperparameters)
     if name not in METHODS:
-        raise UnknownNameError("method", str(name), METHODS, fix="kxai.methods() describes all of them.")
+        fix = "kxai.methods() describes all of them; kxai.ActivationMaximization, which explains no input, is none."
+        raise UnknownNameError("method", str(name), METHODS, fix=fix)
     factory = METHODS[name][0]
     if name.startswith("lrp."):
         return factory(model, **hyperparameters)

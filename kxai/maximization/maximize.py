@@ -35,7 +35,8 @@ class ActivationMaximization:
     ``argmax_x s(x) - total_variation * TV(u) - l2_norm * mean(u^2)``, with s the logit of the class (or the mean of a
     channel over its positions), and u the input in units in which its range is [-1, 1]. Adam climbs for
     ``num_steps``; before every step u is clipped to the range. tf-keras-vis does the climbing:
-    ``pip install "kxai[actmax]"``.
+    ``pip install "kxai[actmax]"``. No input is explained, so that this is no analyzer and no method of
+    :func:`kxai.create_analyzer`.
 
     Args:
         model: a built Keras model with inputs of floating point; of several inputs all are optimised.

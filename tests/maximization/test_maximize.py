@@ -395,6 +395,12 @@ def test_bad_calls(options, call, error, text):
         ActivationMaximization(cnn(), **{"num_steps": 2, **options}).maximize(**{"target": 0, **call})
 
 
+def test_it_is_no_analyzer():
+    with pytest.raises(UnknownNameError, match=r"Unknown method 'activation(.|\n)*kxai.ActivationMaximization"):
+        kxai.create_analyzer("activation_maximization", cnn())
+    assert "activation_maximization" not in kxai.methods()
+
+
 def test_what_cannot_be_climbed_is_refused():
     table = seeded(keras.Sequential([keras.Input((3,)), layers.Dense(2)]))
     with pytest.raises(ArgumentError, match=r"total_variation does not apply(.|\n)*total_variation=0"):
