@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         IntegratedGradients,
         InternalInfluence,
         LayerConductance,
+        PatternAttribution,
+        PatternNet,
         Sensitivity,
         SmoothGrad,
         SmoothGradSquared,
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "kxai.analyzers": (
         "LRP Analyzer AttentionRelevance AttentionRollout DeepTaylor Deconvnet FullGrad Gradient GradientTimesInput "
-        "GuidedBackprop Sensitivity create_analyzer explain methods plan "
+        "GuidedBackprop PatternAttribution PatternNet Sensitivity create_analyzer explain methods plan "
         "ExpectedGradients IntegratedGradients InternalInfluence LayerConductance SmoothGrad SmoothGradSquared VarGrad"
     ),
     "kxai.composites": "Composite Plan preset",
@@ -80,6 +82,8 @@ __all__ = [
     "KxaiError",
     "KxaiWarning",
     "Maximization",
+    "PatternAttribution",
+    "PatternNet",
     "Plan",
     "Sensitivity",
     "ExpectedGradients",

@@ -8,6 +8,7 @@ from kxai.analyzers.gradient import Deconvnet, Gradient, GradientTimesInput, Gui
 from kxai.analyzers.influence import InternalInfluence, LayerConductance
 from kxai.analyzers.noise import SmoothGrad, SmoothGradSquared, VarGrad
 from kxai.analyzers.path import ExpectedGradients, IntegratedGradients
+from kxai.analyzers.pattern_methods import PatternAttribution, PatternNet
 from kxai.analyzers.registry import METHODS, create_analyzer, explain, methods, plan
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "Gradient",
     "GradientTimesInput",
     "GuidedBackprop",
+    "PatternAttribution",
+    "PatternNet",
     "Sensitivity",
     "ExpectedGradients",
     "IntegratedGradients",

@@ -15,6 +15,7 @@ from kxai.analyzers.gradient import Deconvnet, Gradient, GradientTimesInput, Gui
 from kxai.analyzers.influence import InternalInfluence, LayerConductance
 from kxai.analyzers.noise import SmoothGrad, SmoothGradSquared, VarGrad
 from kxai.analyzers.path import ExpectedGradients, IntegratedGradients
+from kxai.analyzers.pattern_methods import PatternAttribution, PatternNet
 from kxai.composites import PRESETS, Composite, Plan
 from kxai.composites.presets import call_with
 from kxai.errors import UnknownNameError
@@ -39,6 +40,8 @@ METHODS: dict[str, tuple[Callable[..., Analyzer], str]] = {
     "fullgrad": (FullGrad, "gradient times input and the bias of every layer, as one map"),
     "guided_backprop": (GuidedBackprop, "gradient with ReLUs that pass positive signals only, where active"),
     "deconvnet": (Deconvnet, "gradient with ReLUs that pass positive signals only"),
+    "pattern_net": (PatternNet, "the signal in the input, by patterns fitted to data"),
+    "pattern_attribution": (PatternAttribution, "what the signal contributes, by patterns fitted to data"),
     "deep_taylor": (DeepTaylor, "deep Taylor decomposition: z+, first layer by the inputs' domain"),
     "attention_rollout": (AttentionRollout, "attention rollout: products of attention weights, whatever the target"),
     "attention_relevance": (AttentionRelevance, "attention weights times their gradients, layer by layer"),
@@ -56,6 +59,8 @@ def _bounded(model: Any, low: Any, high: Any, max_pooling: str = "winner", jit: 
 
 # iNNvestigate's names for the same methods.
 METHODS["input_t_gradient"] = (GradientTimesInput, "gradient times input (iNNvestigate's name)")
+METHODS["pattern.net"] = (PatternNet, "PatternNet (iNNvestigate's name)")
+METHODS["pattern.attribution"] = (PatternAttribution, "PatternAttribution (iNNvestigate's name)")
 METHODS["deep_taylor.bounded"] = (_bounded, "deep Taylor with z^B on the first layer; needs low and high")
 
 

@@ -179,6 +179,12 @@ def compile(function: Callable[..., Any], signature: Any, jit: bool = False) -> 
     return tf.function(program, input_signature=specs, autograph=False, jit_compile=jit or None)
 
 
+def constant(array: np.ndarray, dtype: str) -> Any:
+    """An array as a tensor that compiled functions read and do not hold a copy of, even if made while they compile."""
+    with tf.init_scope():
+        return tf.constant(array, dtype)
+
+
 def is_eager() -> bool:
     """Whether operations are computed at once, not recorded for a graph."""
     return bool(tf.executing_eagerly())

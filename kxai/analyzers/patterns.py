@@ -1,0 +1,154 @@
+"""Fitted patterns: arrays per node, what they belong to, and their file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import keras
+import numpy as np
+
+from kxai import backend, files
+from kxai.analyzers.moments import Running
+from kxai.composites import Plan
+from kxai.errors import ArgumentError, LoadError, NumericalError
+from kxai.graph.graph import Kind
+
+FORMAT = "kxai.patterns"
+FORMAT_VERSION = 1
+
+
+def fingerprint(model: Any) -> str:
+    """A hash of all weights of a model.
+
+    Args:
+        model: a built Keras model.
+    """
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        array = np.ascontiguousarray(backend.to_numpy(weight.value))
+        digest.update(f"{array.dtype} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Patterns:
+    """Patterns of the affine nodes of one model with certain weights.
+
+    Attributes:
+        estimator: "linear" or "relu".
+        samples: how many samples of the model's input they were fitted to.
+        weights: :func:`fingerprint` of the model.
+        arrays: by node path, (positive regime, other regime or None), float64, shaped like the node's kernel.
+    """
+
+    estimator: str
+    samples: int
+    weights: str
+    arrays: Mapping[str, tuple[np.ndarray, np.ndarray | None]]
+    _tensors: dict[Any, Any] = field(default_factory=dict)
+    _suits: weakref.WeakSet[Plan] = field(default_factory=weakref.WeakSet)
+
+    @staticmethod
+    def of(running: Running, estimator: str, model: Any) -> Patterns:
+        """The patterns that an estimator makes of moments.
+
+        Raises:
+            NumericalError: the model's values are not finite.
+        """
+        arrays: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+        for path, (moments, kernel) in running.moments().items():
+            if not np.isfinite(moments.yy).all():
+                raise NumericalError(
+                    f"The values of node {path!r} are not finite.",
+                    expected="finite numbers",
+                    received="NaN or infinity",
+                    fix="is model(x) finite for all of the data?",
+                )
+            arrays[path] = moments.regimes(kernel) if estimator == "relu" else (moments.pattern(kernel), None)
+        return Patterns(estimator, running.samples, fingerprint(model), arrays)
+
+    def tensor(self, path: str, positive: bool, dtype: Any) -> Any:
+        """One pattern as a tensor, made once."""
+        key = path, positive, keras.backend.standardize_dtype(dtype)
+        if key not in self._tensors:
+            array: Any = self.arrays[path][not positive]
+            self._tensors[key] = backend.constant(array, key[2])
+        return self._tensors[key]
+
+    def check(self, model: Any, plan: Plan | None = None) -> None:
+        """Raise ArgumentError unless they were fitted to this model with these weights.
+
+        Args:
+            model: the model.
+            plan: how it is explained, None: its nodes are not looked at.
+        """
+        if plan is not None and plan not in self._suits:
+            nodes = [node for node in plan.rules if node.kind is Kind.AFFINE]
+            shapes = {node.path: tuple(node.affine.kernel().shape) for node in nodes}  # type: ignore[union-attr]
+            fitted = {path: pair[0].shape for path, pair in self.arrays.items()}
+            differing = sorted(path for path in {*shapes, *fitted} if shapes.get(path) != fitted.get(path))
+            if differing:
+                path = differing[0]
+                raise ArgumentError(
+                    "The patterns belong to another model.",
+                    expected=f"a model whose node {path!r} has a kernel of shape {fitted.get(path)}",
+                    received=f"shape {shapes.get(path)}"
+                    + f", and {len(differing) - 1} more differ" * (len(differing) > 1),
+                    fix="fit(data) with this model.",
+                )
+            self._suits.add(plan)
+        if fingerprint(model) != self.weights:
+            raise ArgumentError(
+                "The patterns belong to other weights: the model was trained or changed after they were fitted.",
+                expected="the weights that the patterns were fitted with",
+                received="others",
+                fix="fit(data) again.",
+            )
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write them into one ``.npz`` file, all of it or nothing."""
+        text = {
+            "format": FORMAT, "version": FORMAT_VERSION, "estimator": self.estimator, "samples": self.samples,
+            "weights": self.weights, "nodes": list(self.arrays),
+        }  # fmt: skip
+        arrays = {
+            f"{index}.{name}": array
+            for index, pair in enumerate(self.arrays.values())
+            for name, array in zip(("positive", "other"), pair, strict=True)
+            if array is not None
+        }
+        files.write_archive(path, json.dumps(text), arrays)
+
+    @staticmethod
+    def load(path: str | os.PathLike) -> Patterns:
+        """Read what ``save`` wrote.
+
+        Raises:
+            LoadError: the file is missing, damaged, or holds no patterns.
+        """
+        text, arrays = files.read_archive(path, "patterns")
+        try:
+            stored = json.loads(text)
+            name, version = stored["format"], stored["version"]
+            if (name, version) != (FORMAT, FORMAT_VERSION):
+                raise ValueError(f"format {name!r} version {version!r}")
+            pairs = {
+                node: (arrays[f"{index}.positive"], arrays.get(f"{index}.other"))
+                for index, node in enumerate(stored["nodes"])
+            }
+            return Patterns(stored["estimator"], stored["samples"], stored["weights"], pairs)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LoadError(
+                f"{os.fspath(path)} holds no patterns that this version of kxai can read.",
+                expected=f"format {FORMAT!r} version {FORMAT_VERSION}",
+                received=f"{type(error).__name__}: {error}",
+                fix="fit and save them again.",
+            ) from error
