@@ -97,6 +97,7 @@ SECOND = {
     "max_pooling": "proportional", "gates": "uniform", "conv_gamma": 0.7, "other_activations": "gradient",
     "heads": "max", "row": "first", "per": "token", "psi": "layer",
     "baseline": 0.5, "baselines": 0.5, "num_steps": 4, "grid": "left", "layer": "*/relu", "distribution": "point",
+    "estimator": "linear",
 }  # fmt: skip
 
 TRANSFORMERS = ("lrp.attn", "lrp.cp")
@@ -105,6 +106,9 @@ SPECIAL = (*TRANSFORMERS, "lrp.vgg16_tutorial", "attention_rollout", "attention_
 ORDINARY = (models.mlp, models.cnn)
 # Methods whose relevance is a map over positions, whatever the channels.
 MAPS = ("fullgrad",)
+# Methods that are fitted to data.
+FITTED = ("pattern.net", "pattern.attribution")
+CHAINS = (models.mlp, models.cnn, models.sequence)
 PICTURES = (models.cnn, models.residual, models.transposed, models.sequence)
 FULL = {"gradient", "lrp.epsilon_plus", "deep_taylor", "lrp.alpha_beta"}
 
@@ -116,6 +120,8 @@ def cases_for(name):
         return (models.vgg,)
     if name in MAPS:
         return PICTURES
+    if name in FITTED:
+        return CHAINS
     if name.startswith("attention_"):
         return models.ATTENTION
     return models.ALL if name in FULL else ORDINARY
@@ -150,6 +156,12 @@ def second_values(name, analyzer):
     return {key: SECOND.get(key, not value) for key, value in values.items()}
 
 
+def fit(analyzer):
+    """To numbers like the cases' own."""
+    shapes = [[9 if size is None else size for size in x.shape[1:]] for x in analyzer.model.inputs]
+    analyzer.fit([models.numbers(*shape, seed=7, samples=64) for shape in shapes])
+
+
 @pytest.mark.parametrize("name", METHOD_NAMES)
 def test_method(name):
     factory = partial(kxai.create_analyzer, name, **NEEDED.get(name, {}))
@@ -159,6 +171,7 @@ def test_method(name):
         cases=cases,
         twins=() if cases in ((models.vgg,), models.ATTENTION, PICTURES) else models.TWINS,
         alternatives=second_values(name, factory(cases[0]().model)),
-        argument_cases=cases if name in SPECIAL + MAPS else (*ORDINARY, models.gated),
+        argument_cases=cases if name in SPECIAL + MAPS + FITTED else (*ORDINARY, models.gated),
         maps=name in MAPS,
+        fit=fit if name in FITTED else None,
     )

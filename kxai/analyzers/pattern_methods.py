@@ -17,6 +17,7 @@ from kxai.analyzers.inputs import to_arrays
 from kxai.analyzers.moments import MomentsProgram, Running, activation_after
 from kxai.analyzers.patterns import Patterns
 from kxai.analyzers.program import Readout
+from kxai.analyzers.quality import rho, units
 from kxai.composites import Composite, Plan
 from kxai.errors import ArgumentError, InputError, LoadError
 from kxai.graph.facts import RECTIFIERS, Facts
@@ -114,7 +115,7 @@ class PatternAnalyzer(BackwardAnalyzer):
             running.add(programs[plan], arrays)
         if not running.samples:
             raise InputError("The dataset is empty.", expected="at least one batch", received="none")
-        self._take(Patterns.of(running, self._estimator, self._model))
+        self._take(Patterns.of(running, self._estimator, self._model, plan))
         return self
 
     def _batches(self, x: Any, batch_size: int, verbose: bool | None) -> Iterator[tuple[Plan, list[np.ndarray]]]:
@@ -134,6 +135,44 @@ class PatternAnalyzer(BackwardAnalyzer):
         starts = range(0, len(arrays[0]), batch_size)
         for start in track(starts, len(starts), title, verbose):
             yield plan, [array[start : start + batch_size] for array in arrays]
+
+    @property
+    def patterns(self) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+        """Fitted patterns by node path: (a+, a-), or (a, None) of S_a; float64, shaped like the node's kernel."""
+        return dict(self._fitted().arrays)
+
+    def quality(self, x: Any, node: str) -> np.ndarray:
+        """rho(S) of the estimator for the units of a dense or convolutional node, see :func:`rho`.
+
+        Args:
+            x: inputs as for ``fit``, other than those; arrays, held in memory as patches: some thousand samples.
+            node: path of the node, as ``print(analyzer.plan())`` has it.
+
+        Returns:
+            (units,) numbers, at most 1, the higher the better; 1 for "x", which leaves no residual.
+
+        Raises:
+            UnknownNameError: no such node. ArgumentError: nothing was fitted, or the node is of another kind.
+        """
+        specs = self._specs(x)
+        arrays = to_arrays(x, specs)
+        plan = self._plan_for(concrete(specs, arrays))
+        found = plan.node(node)
+        seen, w, active = units(plan, found, arrays)
+        if self._estimator == "x":
+            return np.ones(w.shape[1])
+        if self._estimator == "w":
+            positive = negative = w / np.maximum((w * w).sum(axis=0), np.finfo("float64").tiny)
+        else:
+            pair = self._fitted().arrays[found.path]
+            positive, negative = (pair[0] if a is None else a for a in pair)
+            positive, negative = positive.reshape(w.shape), negative.reshape(w.shape)
+        result = []
+        for unit in range(w.shape[1]):
+            y = seen @ w[:, unit]
+            a = np.where(active[:, unit, None], positive[:, unit], negative[:, unit])
+            result.append(rho(seen, y, y[:, None] * a))
+        return np.array(result)
 
     def _take(self, patterns: Patterns) -> None:
         """Use these patterns from now on; what was compiled reads those from before."""

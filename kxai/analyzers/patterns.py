@@ -37,6 +37,19 @@ def fingerprint(model: Any) -> str:
     return digest.hexdigest()
 
 
+def described(plan: Plan) -> dict[str, str]:
+    """What the nodes of a plan are, by path: their operation, and the shape of the kernel if they have one.
+
+    Args:
+        plan: the plan.
+    """
+    found = {}
+    for node in plan.rules:
+        kernel = None if node.kind is not Kind.AFFINE or node.affine is None else node.affine.kernel()
+        found[node.path] = node.op + ("" if kernel is None else f", kernel {tuple(kernel.shape)}")
+    return found
+
+
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Patterns:
@@ -46,18 +59,20 @@ class Patterns:
         estimator: "linear" or "relu".
         samples: how many samples of the model's input they were fitted to.
         weights: :func:`fingerprint` of the model.
+        nodes: what the model's nodes are, by path, see :func:`described`.
         arrays: by node path, (positive regime, other regime or None), float64, shaped like the node's kernel.
     """
 
     estimator: str
     samples: int
     weights: str
+    nodes: Mapping[str, str]
     arrays: Mapping[str, tuple[np.ndarray, np.ndarray | None]]
     _tensors: dict[Any, Any] = field(default_factory=dict)
     _suits: weakref.WeakSet[Plan] = field(default_factory=weakref.WeakSet)
 
     @staticmethod
-    def of(running: Running, estimator: str, model: Any) -> Patterns:
+    def of(running: Running, estimator: str, model: Any, plan: Plan) -> Patterns:
         """The patterns that an estimator makes of moments.
 
         Raises:
@@ -73,7 +88,7 @@ class Patterns:
                     fix="is model(x) finite for all of the data?",
                 )
             arrays[path] = moments.regimes(kernel) if estimator == "relu" else (moments.pattern(kernel), None)
-        return Patterns(estimator, running.samples, fingerprint(model), arrays)
+        return Patterns(estimator, running.samples, fingerprint(model), described(plan), arrays)
 
     def tensor(self, path: str, positive: bool, dtype: Any) -> Any:
         """One pattern as a tensor, made once."""
@@ -91,17 +106,14 @@ class Patterns:
             plan: how it is explained, None: its nodes are not looked at.
         """
         if plan is not None and plan not in self._suits:
-            nodes = [node for node in plan.rules if node.kind is Kind.AFFINE]
-            shapes = {node.path: tuple(node.affine.kernel().shape) for node in nodes}  # type: ignore[union-attr]
-            fitted = {path: pair[0].shape for path, pair in self.arrays.items()}
-            differing = sorted(path for path in {*shapes, *fitted} if shapes.get(path) != fitted.get(path))
+            found = described(plan)
+            differing = [path for path in {**self.nodes, **found} if self.nodes.get(path) != found.get(path)]
             if differing:
                 path = differing[0]
                 raise ArgumentError(
                     "The patterns belong to another model.",
-                    expected=f"a model whose node {path!r} has a kernel of shape {fitted.get(path)}",
-                    received=f"shape {shapes.get(path)}"
-                    + f", and {len(differing) - 1} more differ" * (len(differing) > 1),
+                    expected=f"node {path!r}: {self.nodes.get(path, 'none')}",
+                    received=f"node {path!r}: {found.get(path, 'none')}",
                     fix="fit(data) with this model.",
                 )
             self._suits.add(plan)
@@ -117,7 +129,7 @@ class Patterns:
         """Write them into one ``.npz`` file, all of it or nothing."""
         text = {
             "format": FORMAT, "version": FORMAT_VERSION, "estimator": self.estimator, "samples": self.samples,
-            "weights": self.weights, "nodes": list(self.arrays),
+            "weights": self.weights, "nodes": dict(self.nodes), "fitted": list(self.arrays),
         }  # fmt: skip
         arrays = {
             f"{index}.{name}": array
@@ -134,7 +146,7 @@ class Patterns:
         Raises:
             LoadError: the file is missing, damaged, or holds no patterns.
         """
-        text, arrays = files.read_archive(path, "patterns")
+        text, arrays = files.read_archive(path, "file of patterns")
         try:
             stored = json.loads(text)
             name, version = stored["format"], stored["version"]
@@ -142,9 +154,10 @@ class Patterns:
                 raise ValueError(f"format {name!r} version {version!r}")
             pairs = {
                 node: (arrays[f"{index}.positive"], arrays.get(f"{index}.other"))
-                for index, node in enumerate(stored["nodes"])
+                for index, node in enumerate(stored["fitted"])
             }
-            return Patterns(stored["estimator"], stored["samples"], stored["weights"], pairs)
+            known = dict(stored["nodes"])
+            return Patterns(stored["estimator"], stored["samples"], stored["weights"], known, pairs)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise LoadError(
                 f"{os.fspath(path)} holds no patterns that this version of kxai can read.",

@@ -39,6 +39,7 @@ def check_analyzer(
     alternatives: Mapping[str, Any] | None = None,
     argument_cases: Sequence[Builder] | None = None,
     maps: bool = False,
+    fit: Callable[[Analyzer], Any] | None = None,
     tolerance: float = 1e-4,
 ) -> None:
     """Check an analyzer.
@@ -58,6 +59,8 @@ def check_analyzer(
         alternatives: a second value per constructor argument, by name; booleans and numbers need none.
         argument_cases: builders of models on which arguments have an effect; default ``cases``.
         maps: whether relevance is one map per input, (batch, *positions, 1), instead of shaped like it. Default False.
+        fit: for a method that is fitted to data: called with every analyzer that is made. Weights that change are then
+            to be refused until it is called again. Default None.
         tolerance: largest relative difference between results that should be equal.
 
     Raises:
@@ -70,24 +73,41 @@ def check_analyzer(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", KxaiWarning)  # a warning that a score is not positive, say, is no failure
+        make = _fitting(factory, fit)
         for build in cases:
-            _check_case(factory, build(), maps, tolerance)
+            _check_case(make, build(), maps, fit, tolerance)
         first = cases[0]
-        for check in (_check_weights, _check_eager, _check_threads, _check_saved, _check_names):
+        with during(_check_weights.__doc__ or "", first().name):
+            _check_weights(make, first(), fit, tolerance)
+        for check in (_check_eager, _check_threads, _check_saved, _check_names):
             case = first()
             with during(check.__doc__ or "", case.name):
-                check(factory, case, tolerance)
-        _check_collected(factory, first)
+                check(make, case, tolerance)
+        _check_collected(make, first)
         for left, right in twins:
-            _check_twins(factory, left(), right(), tolerance)
-        _check_arguments(factory, [build() for build in argument_cases or cases], dict(alternatives or {}))
+            _check_twins(make, left(), right(), tolerance)
+        _check_arguments(factory, [build() for build in argument_cases or cases], dict(alternatives or {}), fit)
+
+
+def _fitting(factory: Factory, fit: Callable[[Analyzer], Any] | None) -> Factory:
+    """The factory, with each analyzer fitted."""
+
+    def make(model: keras.Model) -> Analyzer:
+        analyzer = factory(model)
+        if fit is not None:
+            fit(analyzer)
+        return analyzer
+
+    return make
 
 
 def _explain(analyzer: Analyzer, case: Case, inputs: Any = None, **options: Any) -> Explanation:
     return analyzer.explain(case.inputs if inputs is None else inputs, case.target, **options)
 
 
-def _check_case(factory: Factory, case: Case, maps: bool, tolerance: float) -> None:
+def _check_case(
+    factory: Factory, case: Case, maps: bool, fit: Callable[[Analyzer], Any] | None, tolerance: float
+) -> None:
     before = Snapshot.of(case)
     with during("the analyzer explains the model", case.name):
         analyzer = factory(case.model)
@@ -100,7 +120,7 @@ def _check_case(factory: Factory, case: Case, maps: bool, tolerance: float) -> N
         _require_traces(case, traces, "other batch sizes")
         zeros = nest.map_leaves(np.zeros_like, case.inputs)
         require_finite("finite at zero inputs", case.name, _explain(analyzer, case, zeros).relevance)
-        _check_zero_weights(analyzer, case)
+        _check_zero_weights(analyzer, case, fit)
 
 
 def _require_traces(case: Case, before: int, what: str) -> None:
@@ -137,24 +157,32 @@ def _check_parts(analyzer: Analyzer, case: Case, whole: Explanation, tolerance: 
     _close("the order of samples does not matter", case, whole[::-1], turned, tolerance)
 
 
-def _check_zero_weights(analyzer: Analyzer, case: Case) -> None:
+def _check_zero_weights(analyzer: Analyzer, case: Case, fit: Callable[[Analyzer], Any] | None) -> None:
     weights = case.model.get_weights()
     try:
         case.model.set_weights([0 * w for w in weights])
+        if fit is not None:
+            fit(analyzer)
         require_finite("finite at zero weights", case.name, _explain(analyzer, case).relevance)
     finally:
         case.model.set_weights(weights)
 
 
-def _check_weights(factory: Factory, case: Case, tolerance: float) -> None:
+def _check_weights(factory: Factory, case: Case, fit: Callable[[Analyzer], Any] | None, tolerance: float) -> None:
     """weights are read when an explanation is made"""
     analyzer = factory(case.model)
     before = _explain(analyzer, case)
     traces = backend.trace_count()
     random = np.random.default_rng(9)
     case.model.set_weights([w * random.uniform(0.5, 1.5, w.shape) for w in case.model.get_weights()])
+    if fit is not None:
+        outcome = _outcome(lambda _: analyzer, case)
+        require(isinstance(outcome, str), "other weights are refused until it is fitted again", case.name,
+                expected="an error", received="relevance")  # fmt: skip
+        fit(analyzer)
     after = _explain(analyzer, case)
-    _require_traces(case, traces, "changed weights")
+    if fit is None:
+        _require_traces(case, traces, "changed weights")
     same = all(map(np.array_equal, nest.leaves(before.relevance), nest.leaves(after.relevance)))
     require(not same, "weights are read when an explanation is made", case.name, expected="other relevance for other "
             "weights", received="the same")  # fmt: skip
@@ -225,7 +253,9 @@ def _check_twins(factory: Factory, left: Case, right: Case, tolerance: float) ->
         _close(check, left, _explain(factory(right.model), right), _explain(factory(left.model), left), tolerance)
 
 
-def _check_arguments(factory: Factory, cases: list[Case], alternatives: dict[str, Any]) -> None:
+def _check_arguments(
+    factory: Factory, cases: list[Case], alternatives: dict[str, Any], fit: Callable[[Analyzer], Any] | None
+) -> None:
     """Every constructor argument changes the result or raises."""
     analyzer = factory(cases[0].model)
     given, signature = analyzer.hyperparameters(), inspect.signature(type(analyzer).__init__).parameters
@@ -233,14 +263,14 @@ def _check_arguments(factory: Factory, cases: list[Case], alternatives: dict[str
     missing = [name for name in wanted if name not in given]
     require(not missing, "hyperparameters() reports every argument", repr(analyzer), expected=", ".join(wanted),
             received=f"without {', '.join(missing)}")  # fmt: skip
-    before = [_outcome(factory, case) for case in cases]
+    before = [_outcome(_fitting(factory, fit), case) for case in cases]
     for name in sorted({*given, *alternatives} - _SPEED):
         value = given.get(name)
         number = isinstance(value, (bool, int, float))
         require(name in alternatives or number, "every argument has an effect", f"{name} of {analyzer!r}",
                 expected=f"alternatives={{{name!r}: ...}}", received="no second value to try")  # fmt: skip
         changed = {**given, name: alternatives[name] if name in alternatives else another(value)}
-        other = partial(type(analyzer), **changed)
+        other = _fitting(partial(type(analyzer), **changed), fit)
         effect = any(_differs(old, _outcome(other, case)) for case, old in zip(cases, before, strict=True))
         require(effect, "every argument has an effect", f"{name} of {analyzer!r}",
                 expected=f"a difference with {name}={changed[name]!r}", received="none on any model")  # fmt: skip
