@@ -13,7 +13,7 @@ anything to compare with, the published lists in expected.json.
 
 examples:
   scripts/conversion FOLDER
-  scripts/conversion FOLDER --methods gradient_masked gradient_x_input
+  scripts/conversion FOLDER --methods gradient_x_input ig_10
   scripts/conversion FOLDER --conversions '8->3' '7->1' --json
 """
 
@@ -79,6 +79,18 @@ METHODS = {
     "guided_masked": Method("guided backprop, masked", _guided, lambda r, x: r * (x > 0), "guided_backprop_masked"),
     "guided_x_input": Method("guided backprop x input", _guided, lambda r, x: r * x, "guided_backprop_times_inp"),
     "gradient_x_input": Method("gradient x input", _gradient, lambda r, x: r * x, "grad_times_inp"),
+    "ig_5": Method(
+        "integrated gradients, 5 steps",
+        lambda model: kxai.IntegratedGradients(model, num_steps=5, grid="midpoint"),
+        published="integrated_grads_5",
+        complete=True,
+    ),
+    "ig_10": Method(
+        "integrated gradients, 10 steps",
+        lambda model: kxai.IntegratedGradients(model, num_steps=10, grid="midpoint"),
+        published="integrated_grads_10",
+        complete=True,
+    ),
 }
 CONVERSIONS = ("8->3", "8->6", "9->1", "4->1")
 

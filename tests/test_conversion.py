@@ -24,7 +24,13 @@ RECOMPUTED = {
     "guided_masked": "guided_bp masked",
     "guided_x_input": "gbp*in",
     "gradient_x_input": "grad*input",
+    "ig_5": "IG-5",
+    "ig_10": "IG-10",
 }
+UNPUBLISHED = ()
+# Largest |residual| over the mean difference from the black image. Few
+# midpoints leave a gap where ReLUs switch on the path: measured 2.4e-3 for five and ten.
+GAPS = {"ig_5": 5e-3, "ig_10": 5e-3}
 
 
 @cache
@@ -43,14 +49,21 @@ def recomputed() -> dict[tuple[str, str], dict[str, float]]:
 
 def check(method: str, pair: str) -> None:
     found = experiment().run(conversion.METHODS[method], pair)
-    assert len(found.published) == conversion.LISTED
-    assert found.largest == found.published
+    if method in UNPUBLISHED:
+        assert found.verdict == ""
+    else:
+        assert len(found.published) == conversion.LISTED
+        assert found.largest == found.published
     expected, numbers = recomputed()[pair, RECOMPUTED[method]], found.numbers()
     assert len(found.change) == expected["n"]
     for name in ("mean", "q25", "median", "q75"):
         assert numbers[name] == pytest.approx(expected[name], rel=1e-3), name
     # Three decimals are given; one image of a thousand may stand on the boundary.
     assert numbers["flipped"] == pytest.approx(expected["flipped"], abs=1.6e-3)
+    if method in GAPS:
+        assert found.gap <= GAPS[method]
+    else:
+        assert np.isnan(found.gap)
 
 
 def test_the_network_is_as_accurate_as_published():
@@ -72,8 +85,9 @@ def test_the_published_lists(method, pair):
 def test_every_published_list_is_compared():
     for pair, lists in experiment().digits.published.items():
         assert pair in conversion.CONVERSIONS
-        assert set(lists) >= {method.published for method in conversion.METHODS.values()}
+        assert set(lists) >= {method.published for method in conversion.METHODS.values()} - {""}
     assert set(conversion.METHODS) == set(RECOMPUTED)
+    assert {name for name, method in conversion.METHODS.items() if not method.published} == set(UNPUBLISHED)
 
 
 # --- the protocol on digits of one's own ------------------------------------------------------------------------------

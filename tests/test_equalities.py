@@ -24,14 +24,21 @@ NEEDED: dict[str, dict[str, Any]] = {
     "lrp.sequential_preset_b_flat_until_idx": {"idx": 0},
     # Maps are for images; this is the part of the decomposition that belongs to the inputs.
     "fullgrad": {"psi": None},
+    "internal_influence": {"layer": None},
+    "layer_conductance": {"layer": None},
 }
+# Methods that need samples to compare with, and the argument's name.
+BACKGROUNDS = {"expected_gradients": "baselines", "gradient_shap": "baselines"}
 # These read attention weights, or layers by the names of VGG-16: the networks below have neither.
 ELSEWHERE = ("attention_rollout", "attention_relevance", "lrp.vgg16_tutorial")
 HERE = sorted(set(METHODS) - set(ELSEWHERE))
 
 
 def explained(method: str, model: Any, x: np.ndarray, target: Any = 0) -> np.ndarray:
-    return kxai.create_analyzer(method, model, **NEEDED.get(method, {})).explain(x, target).relevance
+    options = NEEDED.get(method, {})
+    if method in BACKGROUNDS:
+        options = {BACKGROUNDS[method]: np.stack([np.zeros(x.shape[1:]), np.full(x.shape[1:], 0.5)])}
+    return kxai.create_analyzer(method, model, **options).explain(x, target).relevance
 
 
 def filled(model: Any, seed: int = 0) -> Any:
@@ -81,6 +88,7 @@ def residual_network(dtype: str) -> Any:
 # f(t x) = t f(x) makes these one method; grids that begin at 0 are left out, where a ReLU's derivative is 0.
 HOMOGENEOUS = [
     ("lrp.zero", {}),
+    *[("integrated_gradients", {"grid": grid, "num_steps": 7}) for grid in ("midpoint", "right", "gauss_legendre")],
 ]  # fmt: skip
 
 
@@ -105,9 +113,13 @@ RELUS = "the function alone, up to stabilizers, where all activations are ReLUs:
 NETWORK = "the network that computes the function"
 CONNECTIONS = "what is connected with what, weights aside: every input gets the same"
 ALL_LRP = [name for name in METHODS if name.startswith("lrp.") and name not in ELSEWHERE]
+GRADIENTS = """
+    gradient gradient_x_input input_t_gradient sensitivity fullgrad integrated_gradients expected_gradients
+    gradient_shap layer_conductance internal_influence smoothgrad smoothgrad_squared vargrad
+""".split()
 # name -> what an explanation depends on
 DEPENDS: dict[str, str] = {
-    **dict.fromkeys(("gradient", "gradient_x_input", "input_t_gradient", "sensitivity", "fullgrad"), FUNCTION),
+    **dict.fromkeys(GRADIENTS, FUNCTION),
     **dict.fromkeys(("guided_backprop", "deconvnet", "deep_taylor", "deep_taylor.bounded"), NETWORK),
     **{name: CONNECTIONS if "flat" in name else NETWORK for name in ALL_LRP},
     **{f"lrp.{name}": RELUS for name in ("zero", "z", "epsilon", "attn", "cp")},

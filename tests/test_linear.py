@@ -46,6 +46,14 @@ def slope(x: np.ndarray, w: np.ndarray, b: float) -> np.ndarray:
     return w
 
 
+REFERENCE = np.array([0.5, -1.0, 0.0, 2.0, -0.3])
+BACKGROUND = np.stack([REFERENCE, np.array([1.0, 1.0, -2.0, 0.0, 0.7]), np.zeros(INPUTS)])
+
+
+def difference(x: np.ndarray, w: np.ndarray, b: float) -> np.ndarray:
+    return w * (x - REFERENCE)
+
+
 # name -> (hyperparameters, formula)
 CLOSED: dict[str, tuple[dict[str, Any], Formula]] = {
     "gradient": ({}, slope),
@@ -57,6 +65,15 @@ CLOSED: dict[str, tuple[dict[str, Any], Formula]] = {
     "deconvnet": ({}, slope),
     "deep_taylor": ({}, rule(naive.w_square)),
     "deep_taylor.bounded": (BOX, rule(naive.z_box, low=LOW, high=HIGH)),
+    "integrated_gradients": ({"baseline": REFERENCE}, difference),
+    # One baseline: of several, every sample meets its own share.
+    "expected_gradients": ({"baselines": REFERENCE[None]}, difference),
+    "gradient_shap": ({"baselines": REFERENCE[None]}, difference),
+    "layer_conductance": ({"layer": None, "baseline": REFERENCE}, difference),
+    "internal_influence": ({"layer": None}, slope),
+    "smoothgrad": ({}, slope),
+    "smoothgrad_squared": ({}, lambda x, w, b: w**2),
+    "vargrad": ({}, lambda x, w, b: np.zeros_like(x)),
     "lrp.zero": ({}, contribution),
     "lrp.z": ({}, contribution),
     "lrp.z_IB": ({}, rule(naive.epsilon, epsilon=0.0, bias=False)),

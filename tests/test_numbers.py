@@ -129,7 +129,11 @@ def test_xor_gradient_and_bias_terms_add_up():
 @pytest.mark.parametrize("epsilon", [0.0, 1e-9])
 def test_xor_lrp_without_bias(epsilon):
     analyzer = kxai.LRP(xor(), "epsilon", epsilon=epsilon, bias=False)
-    found = analyzer.explain(P)
+    found = analyzer.explain(P, layers="*")
+    kept = np.stack([array for array in found.layers.values() if array.shape == (2, 2)])
+    # c(a2) once: its affine map; c(a1) twice: before and behind the ReLU.
+    expected = [[[0, 1.5], [0, 0]], [[0, 1.5], [0, 0]], [[1.5, 0], [0, 1]]]
+    np.testing.assert_allclose(kept, expected, rtol=0, atol=1e-8)
     np.testing.assert_allclose(found.relevance[0], [0, 1.5], rtol=0, atol=1e-8)
     assert (found.relevance[1] == 0).all()  # all of the logit is bias: absorbed, and exactly 0
     np.testing.assert_allclose(found.residual, [0, 1], rtol=0, atol=1e-8)
