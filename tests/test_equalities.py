@@ -17,6 +17,7 @@ from kxai.analyzers import METHODS
 from tests import naive
 
 BOX = {"low": -2.0, "high": 2.0}
+PATTERNS = ("pattern_net", "pattern.net", "pattern_attribution", "pattern.attribution")
 # What methods need on the networks below.
 NEEDED: dict[str, dict[str, Any]] = {
     "deep_taylor.bounded": BOX,
@@ -26,6 +27,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "fullgrad": {"psi": None},
     "internal_influence": {"layer": None},
     "layer_conductance": {"layer": None},
+    # Patterns that follow from the weights and need no data.
+    **{name: {"estimator": "w"} for name in PATTERNS},
 }
 # Methods that need samples to compare with, and the argument's name.
 BACKGROUNDS = {"expected_gradients": "baselines", "gradient_shap": "baselines"}
@@ -120,7 +123,7 @@ GRADIENTS = """
 # name -> what an explanation depends on
 DEPENDS: dict[str, str] = {
     **dict.fromkeys(GRADIENTS, FUNCTION),
-    **dict.fromkeys(("guided_backprop", "deconvnet", "deep_taylor", "deep_taylor.bounded"), NETWORK),
+    **dict.fromkeys(("guided_backprop", "deconvnet", "deep_taylor", "deep_taylor.bounded", *PATTERNS), NETWORK),
     **{name: CONNECTIONS if "flat" in name else NETWORK for name in ALL_LRP},
     **{f"lrp.{name}": RELUS for name in ("zero", "z", "epsilon", "attn", "cp")},
     # Composites for CNNs: their rule for dense layers is epsilon.

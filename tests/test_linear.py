@@ -74,6 +74,12 @@ CLOSED: dict[str, tuple[dict[str, Any], Formula]] = {
     "smoothgrad": ({}, slope),
     "smoothgrad_squared": ({}, lambda x, w, b: w**2),
     "vargrad": ({}, lambda x, w, b: np.zeros_like(x)),
+    # Patterns that follow from the weights, a = w / w.w, and so need no data.
+    **dict.fromkeys(("pattern_net", "pattern.net"), ({"estimator": "w"}, lambda x, w, b: w / (w @ w) * (x @ w + b))),
+    **dict.fromkeys(
+        ("pattern_attribution", "pattern.attribution"),
+        ({"estimator": "w"}, lambda x, w, b: w**2 / (w @ w) * (x @ w + b)),
+    ),
     "lrp.zero": ({}, contribution),
     "lrp.z": ({}, contribution),
     "lrp.z_IB": ({}, rule(naive.epsilon, epsilon=0.0, bias=False)),
