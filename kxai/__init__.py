@@ -13,26 +13,37 @@ from kxai.version import __version__
 if TYPE_CHECKING:
     from kxai import plots, references, rules
     from kxai.analyzers import (
+        CAM,
         LRP,
+        AblationCAM,
         Analyzer,
         AttentionRelevance,
         AttentionRollout,
         Deconvnet,
         DeepTaylor,
+        EigenCAM,
         ExpectedGradients,
         FullGrad,
+        GradCAM,
+        GradCAMPlusPlus,
         Gradient,
         GradientTimesInput,
         GuidedBackprop,
+        GuidedGradCAM,
+        HiResCAM,
         IntegratedGradients,
         InternalInfluence,
+        LayerCAM,
         LayerConductance,
+        OptiCAM,
         PatternAttribution,
         PatternNet,
+        ScoreCAM,
         Sensitivity,
         SmoothGrad,
         SmoothGradSquared,
         VarGrad,
+        XGradCAM,
         create_analyzer,
         explain,
         methods,
@@ -50,7 +61,8 @@ _HOMES = {
     "kxai.analyzers": (
         "LRP Analyzer AttentionRelevance AttentionRollout DeepTaylor Deconvnet FullGrad Gradient GradientTimesInput "
         "GuidedBackprop PatternAttribution PatternNet Sensitivity create_analyzer explain methods plan "
-        "ExpectedGradients IntegratedGradients InternalInfluence LayerConductance SmoothGrad SmoothGradSquared VarGrad"
+        "ExpectedGradients IntegratedGradients InternalInfluence LayerConductance SmoothGrad SmoothGradSquared VarGrad "
+        "AblationCAM CAM EigenCAM GradCAM GradCAMPlusPlus GuidedGradCAM HiResCAM LayerCAM OptiCAM ScoreCAM XGradCAM"
     ),
     "kxai.composites": "Composite Plan preset",
     "kxai.errors": "KxaiError KxaiWarning",
@@ -64,6 +76,17 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names.spli
 _MODULES = ("plots", "references", "rules", "testing")
 
 __all__ = [
+    "CAM",
+    "AblationCAM",
+    "EigenCAM",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "GuidedGradCAM",
+    "HiResCAM",
+    "LayerCAM",
+    "OptiCAM",
+    "ScoreCAM",
+    "XGradCAM",
     "LRP",
     "ActivationMaximization",
     "Analyzer",

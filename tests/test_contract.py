@@ -11,7 +11,7 @@ import pytest
 
 import kxai
 from kxai import rules
-from kxai.analyzers import METHODS
+from kxai.analyzers import METHODS, cam
 from kxai.composites import PRESETS, anything
 from kxai.testing import check_analyzer, check_composite, check_rule, models
 from tests import naive
@@ -81,6 +81,8 @@ NEEDED = {
     "lrp.epsilon_gamma_box": {"low": -1.0, "high": 1.0},
     "lrp.sequential_preset_b_flat_until_idx": {"idx": 0},
     "lrp.vgg16_tutorial": {"low": -1.0, "high": 1.0},
+    "guided_grad_cam": {"other_activations": "gradient"},
+    "opti_cam": {"steps": 5},
     "deep_taylor.bounded": {"low": -1.0, "high": 1.0},
     # Few points: what is checked here does not depend on their number.
     "integrated_gradients": {"num_steps": 3},
@@ -96,15 +98,16 @@ SECOND = {
     "epsilon": 0.5, "gamma": 0.7, "alpha": 3.0, "beta": 2.0, "low": -2.0, "high": 2.0, "idx": 1,
     "max_pooling": "proportional", "gates": "uniform", "conv_gamma": 0.7, "other_activations": "gradient",
     "heads": "max", "row": "first", "per": "token", "psi": "layer",
+    "steps": 9, "learning_rate": 0.5,
     "baseline": 0.5, "baselines": 0.5, "num_steps": 4, "grid": "left", "layer": "*/relu", "distribution": "point",
     "estimator": "linear",
 }  # fmt: skip
 
 TRANSFORMERS = ("lrp.attn", "lrp.cp")
 # Methods whose hyperparameters need models of their own.
-SPECIAL = (*TRANSFORMERS, "lrp.vgg16_tutorial", "attention_rollout", "attention_relevance")
+CAMS = {name for name, (factory, _) in METHODS.items() if factory in vars(cam).values()}
+SPECIAL = (*TRANSFORMERS, *CAMS, "lrp.vgg16_tutorial", "attention_rollout", "attention_relevance")
 ORDINARY = (models.mlp, models.cnn)
-# Methods whose relevance is a map over positions, whatever the channels.
 MAPS = ("fullgrad",)
 # Methods that are fitted to data.
 FITTED = ("pattern.net", "pattern.attribution")
@@ -124,6 +127,9 @@ def cases_for(name):
         return CHAINS
     if name.startswith("attention_"):
         return models.ATTENTION
+    if name in CAMS:
+        several = (models.averaged, models.cnn, models.residual, models.transposed, models.sequence)
+        return several if name == "grad_cam" else (models.averaged,)
     return models.ALL if name in FULL else ORDINARY
 
 
@@ -153,7 +159,9 @@ def second_values(name, analyzer):
     if name.startswith("lrp."):
         parameters = inspect.signature(PRESETS[name.removeprefix("lrp.")]).parameters.values()
         values |= {p.name: p.default for p in parameters}
-    return {key: SECOND.get(key, not value) for key, value in values.items()}
+    second = {key: SECOND.get(key, not value) for key, value in values.items()}
+    # Guided Grad-CAM runs on signed maps, where it has to be told what to do.
+    return {**second, "other_activations": "error"} if name == "guided_grad_cam" else second
 
 
 def fit(analyzer):
@@ -169,9 +177,8 @@ def test_method(name):
     check_analyzer(
         factory,
         cases=cases,
-        twins=() if cases in ((models.vgg,), models.ATTENTION, PICTURES) else models.TWINS,
+        twins=() if name in CAMS or cases in ((models.vgg,), models.ATTENTION, PICTURES) else models.TWINS,
         alternatives=second_values(name, factory(cases[0]().model)),
-        argument_cases=cases if name in SPECIAL + MAPS + FITTED else (*ORDINARY, models.gated),
-        maps=name in MAPS,
+        argument_cases=cases if name in (*SPECIAL, *MAPS, *FITTED) else (*ORDINARY, models.gated),
         fit=fit if name in FITTED else None,
     )

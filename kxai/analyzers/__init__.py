@@ -3,6 +3,21 @@
 from kxai.analyzers.analyzer import Analyzer
 from kxai.analyzers.attention import AttentionRelevance, AttentionRollout
 from kxai.analyzers.backward import LRP, BackwardAnalyzer, DeepTaylor
+from kxai.analyzers.cam import (
+    CAM,
+    AblationCAM,
+    CAMAnalyzer,
+    EigenCAM,
+    GradCAM,
+    GradCAMPlusPlus,
+    GuidedGradCAM,
+    HiResCAM,
+    LayerCAM,
+    OptiCAM,
+    ScoreCAM,
+    WeightedCAM,
+    XGradCAM,
+)
 from kxai.analyzers.fullgrad import FullGrad
 from kxai.analyzers.gradient import Deconvnet, Gradient, GradientTimesInput, GuidedBackprop, Sensitivity
 from kxai.analyzers.influence import InternalInfluence, LayerConductance
@@ -12,6 +27,19 @@ from kxai.analyzers.pattern_methods import PatternAttribution, PatternNet
 from kxai.analyzers.registry import METHODS, create_analyzer, explain, methods, plan
 
 __all__ = [
+    "CAM",
+    "AblationCAM",
+    "EigenCAM",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "GuidedGradCAM",
+    "HiResCAM",
+    "LayerCAM",
+    "OptiCAM",
+    "ScoreCAM",
+    "XGradCAM",
+    "CAMAnalyzer",
+    "WeightedCAM",
     "LRP",
     "METHODS",
     "Analyzer",

@@ -58,6 +58,16 @@ class Analyzer(ABC):
     def name(self) -> str:
         """Name of the method, as :func:`kxai.create_analyzer` takes it."""
 
+    @property
+    def granularity(self) -> str:
+        """What one number of the relevance stands for.
+
+        "value": of an input, relevance is shaped like the inputs; "position": all channels there, relevance is
+        ``(batch, *spatial, 1)``; "feature": a position of a layer's feature map, ``(batch, *sizes, 1)``. Inputs without
+        spatial axes, such as tables, keep their shape in any case.
+        """
+        return "value"
+
     def plan(self, inputs: Any = None) -> Plan:
         """The table node | kind | rule of the propagation that the method uses; all errors of it are raised here.
 
@@ -116,7 +126,8 @@ class Analyzer(ABC):
             verbose: show a progress bar; None (default) shows one on a terminal if it takes long.
 
         Returns:
-            Explanation: relevance structured and shaped like the inputs.
+            Explanation: relevance structured like the inputs, and shaped like them unless the method explains positions
+            (see :attr:`granularity`).
 
         Raises:
             InputError, TargetError, ModelError, RuleError, UnknownNameError, NumericalError: see their messages.

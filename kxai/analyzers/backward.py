@@ -41,7 +41,7 @@ class BackwardAnalyzer(Analyzer):
         super().__init__(model)
         self._jit = jit
         self._plans: dict[Any, Plan] = {}
-        self._programs: dict[Any, Program] = {}
+        self._programs: dict[Any, Callable[[list[np.ndarray], list[np.ndarray]], dict[str, Any]]] = {}
         self._traces = 0
 
     @abstractmethod
@@ -68,6 +68,23 @@ class BackwardAnalyzer(Analyzer):
     def accounts(self) -> bool:
         """Whether what is not handed on can be accounted for: of a gradient it means nothing."""
         return self.start() is not Start.ONE
+
+    def compiled(
+        self, plan: Plan, target: Target, explained: Sequence[Edge], keep: tuple[str, ...], audit: bool
+    ) -> Callable[[list[np.ndarray], list[np.ndarray]], dict[str, Any]]:
+        """What computes a batch: (inputs, target's numbers) -> arrays by name, see :class:`Program`.
+
+        Args:
+            plan: the plan.
+            target: gives the form.
+            explained: outputs that the target refers to.
+            keep: node paths whose relevance is returned.
+            audit: whether absorbed relevance is returned per node.
+        """
+        return Program(
+            plan, target, start=self.start(), finish=self.finish(), keep=keep, readout=self.readout(plan, explained),
+            audit=audit, jit=self._jit, traced=self._count_trace,
+        )  # fmt: skip
 
     def strips_heads(self) -> bool:
         """Whether the logit before a final softmax or sigmoid is explained."""
@@ -122,16 +139,9 @@ class BackwardAnalyzer(Analyzer):
         resolved = self._targeted(graph, target, count)
         keep = _expand(globs, plan)
         explained = [graph.explained[part.output] for part in resolved.parts] or list(graph.explained)
-
-        def make() -> Program:
-            return Program(
-                plan, resolved, start=self.start(), finish=self.finish(), keep=keep,
-                readout=self.readout(plan, explained), audit=audit, jit=self._jit, traced=self._count_trace,
-            )  # fmt: skip
-
         key = (tuple(spec.shape for spec in tree.flatten(specs)), resolved.form, keep, audit)
         with self._lock:
-            program = remembered(self._programs, key, make)
+            program = remembered(self._programs, key, lambda: self.compiled(plan, resolved, explained, keep, audit))
 
         def run(batch: list[np.ndarray], data: list[np.ndarray], rows: np.ndarray) -> Explanation:
             plan.check_inputs(batch)

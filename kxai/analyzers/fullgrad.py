@@ -94,6 +94,10 @@ class FullGrad(GradientAnalyzer):
     def name(self) -> str:
         return "fullgrad"
 
+    @property
+    def granularity(self) -> str:
+        return "value" if self._psi is None else "position"
+
     def finish(self) -> Finish:
         return lambda value, signal: value * signal
 

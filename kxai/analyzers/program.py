@@ -43,10 +43,12 @@ class Readout:
     Attributes:
         keep: node paths whose signal is needed.
         read: (forward run, signal by node path, what arrived at the inputs) -> relevance per model input.
+        layers: (forward run, signal by node path) -> what is returned in ``layers``, by path; None: nothing.
     """
 
     keep: tuple[str, ...]
     read: Callable[[Forward, dict[str, Any], list[Any]], list[Any]]
+    layers: Callable[[Forward, dict[str, Any]], dict[str, Any]] | None = None
 
 
 @final
@@ -95,11 +97,12 @@ class Program:
             # A callable is linearised, too: what it adds does not come from the outputs.
             parts = [t * run.values[edge] for edge, t in explained.items()]
             back.absorbed[TARGET] = score - sum(map(per_sample, parts))
+        shown = {} if read is None or read.layers is None else read.layers(run, back.kept)
         return {
             "outputs": [run.values[edge] for edge in graph.outputs],
             "relevance": back.inputs if read is None else read.read(run, back.kept, back.inputs),
             "score": score,
             "chosen": chosen,
-            "kept": {path: back.kept[path] for path in self._keep},
+            "kept": {**{path: back.kept[path] for path in self._keep}, **shown},
             "absorbed": back.absorbed,
         }

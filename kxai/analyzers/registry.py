@@ -10,6 +10,19 @@ from typing import Any
 from kxai.analyzers.analyzer import Analyzer
 from kxai.analyzers.attention import AttentionRelevance, AttentionRollout
 from kxai.analyzers.backward import LRP, DeepTaylor
+from kxai.analyzers.cam import (
+    CAM,
+    AblationCAM,
+    EigenCAM,
+    GradCAM,
+    GradCAMPlusPlus,
+    GuidedGradCAM,
+    HiResCAM,
+    LayerCAM,
+    OptiCAM,
+    ScoreCAM,
+    XGradCAM,
+)
 from kxai.analyzers.fullgrad import FullGrad
 from kxai.analyzers.gradient import Deconvnet, Gradient, GradientTimesInput, GuidedBackprop, Sensitivity
 from kxai.analyzers.influence import InternalInfluence, LayerConductance
@@ -42,6 +55,17 @@ METHODS: dict[str, tuple[Callable[..., Analyzer], str]] = {
     "deconvnet": (Deconvnet, "gradient with ReLUs that pass positive signals only"),
     "pattern_net": (PatternNet, "the signal in the input, by patterns fitted to data"),
     "pattern_attribution": (PatternAttribution, "what the signal contributes, by patterns fitted to data"),
+    "cam": (CAM, "class activation map of global average pooling and a dense layer"),
+    "grad_cam": (GradCAM, "Grad-CAM: feature maps weighted by their mean gradient"),
+    "grad_cam_plus_plus": (GradCAMPlusPlus, "Grad-CAM++: weighted by positive gradients, pixel by pixel"),
+    "xgrad_cam": (XGradCAM, "XGrad-CAM: weighted by gradients, averaged where channels are active"),
+    "hires_cam": (HiResCAM, "HiResCAM: feature maps times their gradient at every position"),
+    "layer_cam": (LayerCAM, "LayerCAM: feature maps times their positive gradient; also for early layers"),
+    "eigen_cam": (EigenCAM, "Eigen-CAM: first principal component of the feature maps, whatever the target"),
+    "score_cam": (ScoreCAM, "Score-CAM: weighted by the score behind each channel as a mask; no gradients"),
+    "ablation_cam": (AblationCAM, "Ablation-CAM: weighted by the fall of the score without each channel"),
+    "opti_cam": (OptiCAM, "Opti-CAM: weights that make the masked input score highest"),
+    "guided_grad_cam": (GuidedGradCAM, "guided backprop times Grad-CAM"),
     "deep_taylor": (DeepTaylor, "deep Taylor decomposition: z+, first layer by the inputs' domain"),
     "attention_rollout": (AttentionRollout, "attention rollout: products of attention weights, whatever the target"),
     "attention_relevance": (AttentionRelevance, "attention weights times their gradients, layer by layer"),

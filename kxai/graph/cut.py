@@ -25,23 +25,44 @@ def layer_output(graph: Graph, layer: Any) -> Edge:
     Raises:
         UnknownNameError: nothing of that name. ArgumentError: several outputs match, or no path, glob or layer.
     """
+    edges = layer_outputs(graph, layer)
+    if len(edges) > 1:
+        found = ", ".join(graph.producer[edge].path for edge in edges)
+        raise ArgumentError(
+            f"{_shown(layer)!r} has {len(edges)} outputs.",
+            expected="one",
+            received=found,
+            fix="name one of them by its path.",
+        )
+    return edges[0]
+
+
+def layer_outputs(graph: Graph, layer: Any) -> list[Edge]:
+    """As :func:`layer_output`, for layers that are called several times and globs that match several nodes: all edges.
+
+    Args:
+        graph, layer: as there.
+
+    Raises:
+        UnknownNameError: nothing of that name. ArgumentError: no path, glob or layer.
+    """
     if not isinstance(layer, (str, keras.Layer)):
         raise ArgumentError(
             "This is no layer.", expected="a path, a glob or a Keras layer of the model", received=repr(layer)
         )
-    shown = layer if isinstance(layer, str) else layer.name
     groups = _named(graph, layer) if isinstance(layer, str) else _of_layer(graph, layer)
     edges = list(dict.fromkeys(edge for group in groups for edge in _outputs(graph, group)))
     if not edges:
         # What ends in its activation or in a nested model has the path of the whole, too.
         known = [path[:end] for path in graph.paths() for end in range(1, len(path) + 1) if path[end : end + 1] in "/"]
-        raise UnknownNameError("layer", shown, dict.fromkeys(known), fix='print(kxai.plan(model, "gradient")) helps.')
-    if len(edges) > 1:
-        found = ", ".join(graph.producer[edge].path for edge in edges)
-        raise ArgumentError(
-            f"{shown!r} has {len(edges)} outputs.", expected="one", received=found, fix="name one of them by its path."
+        raise UnknownNameError(
+            "layer", _shown(layer), dict.fromkeys(known), fix='print(kxai.plan(model, "gradient")) helps.'
         )
-    return edges[0]
+    return edges
+
+
+def _shown(layer: Any) -> str:
+    return layer if isinstance(layer, str) else str(layer.name)
 
 
 def _named(graph: Graph, name: str) -> list[list[Node]]:

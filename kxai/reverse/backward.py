@@ -11,6 +11,7 @@ from keras import ops
 
 from kxai.composites.plan import Plan
 from kxai.graph.graph import Edge, Kind, Node
+from kxai.graph.layout import batch_first, per_sample
 from kxai.looping import roll_back
 from kxai.reverse.forward import CASTS, Forward, forward
 from kxai.rules import Pass
@@ -66,7 +67,7 @@ def backward(
         arrived = [relevance.pop(edge, None) for edge in node.outputs]
         done = [finished.pop(edge, None) for edge in node.outputs]
         if node in wanted:
-            kept[wanted[node]] = _per_sample(_first_or_zeros(node, run, arrived, done), node.outputs[0])
+            kept[wanted[node]] = per_sample(_first_or_zeros(node, run, arrived, done), node.outputs[0])
         if node in plan.lookups and arrived[0] is not None:
             signal = arrived[0] if finish is None else finish(run.values[node.outputs[0]], arrived[0])
             _add(finished, node.inputs[0], ops.sum(signal, axis=-1))
@@ -137,20 +138,8 @@ def _lost(here: list[tuple[Any, Edge]], gone: list[tuple[Any, Edge]], batch: Any
 
 
 def _total(tensors: Sequence[tuple[Any, Edge]], batch: Any, dtype: str) -> Any:
-    sums = [ops.sum(ops.reshape(ops.cast(_batch_first(t, edge), dtype), (batch, -1)), axis=1) for t, edge in tensors]
+    sums = [ops.sum(ops.reshape(ops.cast(batch_first(t, edge), dtype), (batch, -1)), axis=1) for t, edge in tensors]
     return sum(sums[1:], sums[0]) if sums else 0.0
-
-
-def _batch_first(tensor: Any, edge: Edge) -> Any:
-    return tensor if edge.batch is None or edge.batch[0] == 0 else ops.moveaxis(tensor, edge.batch[0], 0)
-
-
-def _per_sample(tensor: Any, edge: Edge) -> Any:
-    """The batch axis first; where time steps (say) had joined it, they get an axis of their own again."""
-    tensor = _batch_first(tensor, edge)
-    if edge.batch is None or edge.batch[1] == 1:
-        return tensor
-    return ops.reshape(tensor, (-1, edge.batch[1], *tensor.shape[1:]))
 
 
 def _first_or_zeros(node: Node, run: Forward, arrived: list[Any], done: list[Any]) -> Any:

@@ -38,19 +38,18 @@ def check_analyzer(
     twins: Sequence[tuple[Builder, Builder]] = TWINS,
     alternatives: Mapping[str, Any] | None = None,
     argument_cases: Sequence[Builder] | None = None,
-    maps: bool = False,
     fit: Callable[[Analyzer], Any] | None = None,
     tolerance: float = 1e-4,
 ) -> None:
     """Check an analyzer.
 
-    On every model: relevance is structured and shaped like the inputs, float32 and finite, also for zero inputs and
-    zero weights; the outputs are the model's; a second call, a batch and its samples alone, and another order give the
-    same; the model is left untouched; one trace serves all batch sizes and weights. On the first model: changed
-    weights count at once; compiled equals step by step; four threads equal one; a saved and reloaded model gives the
-    same numbers, and ``bind`` the same analysis; the model can be garbage-collected; Keras' names are counted as if
-    nothing had happened; every constructor argument is reported by ``hyperparameters()`` and changes the result or is
-    refused. On the twins: nested equals inlined, a shared layer equals copies of it.
+    On every model: relevance is structured like the inputs, shaped as the analyzer's ``granularity`` says, float32 and
+    finite, also for zero inputs and zero weights; the outputs are the model's; a second call, a batch and its samples
+    alone, and another order give the same; the model is left untouched; one trace serves all batch sizes and weights.
+    On the first model: changed weights count at once; compiled equals step by step; four threads equal one; a saved and
+    reloaded model gives the same numbers, and ``bind`` the same analysis; the model can be garbage-collected; Keras'
+    names are counted as if nothing had happened; every constructor argument is reported by ``hyperparameters()`` and
+    changes the result or is refused. On the twins: nested equals inlined, a shared layer equals copies of it.
 
     Args:
         factory: model -> analyzer.
@@ -58,7 +57,6 @@ def check_analyzer(
         twins: pairs of builders whose models compute the same from the same inputs.
         alternatives: a second value per constructor argument, by name; booleans and numbers need none.
         argument_cases: builders of models on which arguments have an effect; default ``cases``.
-        maps: whether relevance is one map per input, (batch, *positions, 1), instead of shaped like it. Default False.
         fit: for a method that is fitted to data: called with every analyzer that is made. Weights that change are then
             to be refused until it is called again. Default None.
         tolerance: largest relative difference between results that should be equal.
@@ -75,7 +73,7 @@ def check_analyzer(
         warnings.simplefilter("ignore", KxaiWarning)  # a warning that a score is not positive, say, is no failure
         make = _fitting(factory, fit)
         for build in cases:
-            _check_case(make, build(), maps, fit, tolerance)
+            _check_case(make, build(), fit, tolerance)
         first = cases[0]
         with during(_check_weights.__doc__ or "", first().name):
             _check_weights(make, first(), fit, tolerance)
@@ -105,15 +103,13 @@ def _explain(analyzer: Analyzer, case: Case, inputs: Any = None, **options: Any)
     return analyzer.explain(case.inputs if inputs is None else inputs, case.target, **options)
 
 
-def _check_case(
-    factory: Factory, case: Case, maps: bool, fit: Callable[[Analyzer], Any] | None, tolerance: float
-) -> None:
+def _check_case(factory: Factory, case: Case, fit: Callable[[Analyzer], Any] | None, tolerance: float) -> None:
     before = Snapshot.of(case)
     with during("the analyzer explains the model", case.name):
         analyzer = factory(case.model)
         explanation = _explain(analyzer, case)
         before.check(case)
-        _check_form(case, explanation, maps)
+        _check_form(case, explanation, analyzer.granularity)
         traces = backend.trace_count()
         _close("second call = first", case, explanation, _explain(analyzer, case), tolerance)
         _check_parts(analyzer, case, explanation, tolerance)
@@ -135,17 +131,30 @@ def _close(check: str, case: Case, expected: Explanation, received: Explanation,
     require_close(check, f"{case.name}, score", expected.score, received.score, tolerance)
 
 
-def _check_form(case: Case, explanation: Explanation, maps: bool) -> None:
-    like = nest.map_leaves(lambda x: x[..., :1], case.inputs) if maps else case.inputs
-    shapes = nest.describe(like), nest.describe(explanation.relevance)
-    require(shapes[0] == shapes[1], "relevance is structured like the inputs", case.name, expected=shapes[0],
-            received=shapes[1])  # fmt: skip
+def _check_form(case: Case, explanation: Explanation, granularity: str) -> None:
+    structures = [nest.describe(nest.map_leaves(lambda _: 0, part)) for part in (case.inputs, explanation.relevance)]
+    pairs = zip(nest.leaves(case.inputs), nest.leaves(explanation.relevance), strict=False)
+    fits = structures[0] == structures[1] and all(_fits(np.shape(x), r.shape, granularity) for x, r in pairs)
+    require(fits, "relevance is structured like the inputs", case.name,
+            expected=f"{nest.describe(case.inputs)}, one number per {granularity}",
+            received=nest.describe(explanation.relevance))  # fmt: skip
     for array in nest.leaves(explanation.relevance):
         require(array.dtype == np.float32, "dtype of relevance", case.name, expected="float32",
                 received=str(array.dtype))  # fmt: skip
     require_finite("finite relevance", case.name, explanation.relevance)
     outputs = nest.map_leaves(np.asarray, case.model(case.inputs, training=False))
     require_close("outputs are the model's", case.name, outputs, explanation.outputs)
+
+
+def _fits(given: tuple[int, ...], shape: tuple[int, ...], granularity: str) -> bool:
+    """Whether relevance of this shape may be that of an input."""
+    if given == shape:
+        return True
+    if granularity == "value" or len(shape) < 3 or (shape[0], shape[-1]) != (given[0], 1):
+        return False
+    # The input's sizes without those of its channels, wherever they are, if it has any.
+    sizes = {given[1:], *(given[1:axis] + given[axis + 1 :] for axis in range(1, len(given)))}
+    return granularity == "feature" or shape[1:-1] in sizes
 
 
 def _check_parts(analyzer: Analyzer, case: Case, whole: Explanation, tolerance: float) -> None:

@@ -125,6 +125,24 @@ def residual() -> Case:
     return _case("residual", model, numbers(8, 8, 2), target=1)
 
 
+def pooled() -> Case:
+    """Two channels of two by two positions, their means, and one dense unit with weights 2 and -1."""
+    copy = layers.Conv2D(2, 1, use_bias=False, name="maps")
+    head = layers.Dense(1, use_bias=False, name="score")
+    model = keras.Sequential([keras.Input((2, 2, 2)), copy, layers.GlobalAveragePooling2D(), head], name="pooled")
+    model.set_weights([np.eye(2).reshape(1, 1, 2, 2), np.array([[2.0], [-1.0]])])
+    first = np.stack([[[1, 2], [0, 1]], [[0, 1], [3, 0]]], axis=-1).astype("float32")
+    return Case("pooled", model, np.stack([first, first[::-1] + 0.25]), target=0)
+
+
+def averaged() -> Case:
+    """Signed feature maps of half the input's size, global average pooling, one dense layer with softmax."""
+    maps = layers.Conv2D(4, 3, strides=2, use_bias=False, activation="tanh", name="maps")
+    stack = [layers.Conv2D(6, 1, activation="relu", name="early"), maps, layers.GlobalAveragePooling2D()]
+    model = keras.Sequential([keras.Input((9, 9, 2)), *stack, layers.Dense(3, "softmax")], name="averaged")
+    return _case("averaged", model, numbers(9, 9, 2))
+
+
 def transposed() -> Case:
     """An encoder and decoder that predicts two classes per position: dense prediction."""
     x = keras.Input((6, 6, 2))

@@ -1,0 +1,352 @@
+"""Class activation maps without gradients: a channel counts by the score that the model gives for it, or without it."""
+
+from __future__ import annotations
+
+import threading
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, final
+
+import numpy as np
+from keras import ops, tree
+
+from kxai import backend
+from kxai.analyzers.cam.base import CAMAnalyzer, activations, input_sizes
+from kxai.analyzers.cam.gradient import weighted
+from kxai.analyzers.scores import Explained, Spec, input_spec
+from kxai.analyzers.upsample import upsample
+from kxai.composites import Plan
+from kxai.errors import InputError, NumericalError
+from kxai.explanation import Explanation
+from kxai.graph.cut import beyond
+from kxai.graph.feature_maps import FeatureMap
+from kxai.graph.graph import Edge, Graph
+from kxai.graph.layout import as_edge, per_sample
+from kxai.targets import Target
+
+_TINY = 1e-8  # added to the range of a channel, as the authors do
+
+
+class ScoredCAM(CAMAnalyzer):
+    """A map whose channels are weighted by what the model scores for each of them; one evaluation per channel.
+
+    The target is fixed by the clean input. ``batch_size`` of ``explain`` counts model evaluations.
+
+    Args:
+        model, layer, relu, resize, strip_softmax, jit: see :class:`CAMAnalyzer`.
+    """
+
+    def __init__(
+        self, model: Any, layer: Any = None, *, relu: bool = True, resize: bool = True, strip_softmax: bool = True,
+        jit: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(model, layer, relu=relu, resize=resize, strip_softmax=strip_softmax, jit=jit)
+        self._chunk = threading.local()
+
+    def explain(
+        self, x: Any, target: Any = None, batch_size: int = 32, *, layers: str | Sequence[str] = (),
+        audit: bool = False, verbose: bool | None = None,
+    ) -> Explanation:  # fmt: skip
+        self._chunk.rows = batch_size
+        return super().explain(x, target, batch_size, layers=layers, audit=audit, verbose=verbose)
+
+    @abstractmethod
+    def tail(self, graph: Graph, found: FeatureMap) -> Graph:
+        """What is evaluated per channel: the graph, or the part of it behind the map, which is then its last input.
+
+        Args:
+            graph: of the model.
+            found: the map.
+        """
+
+    @abstractmethod
+    def changed(self, found: FeatureMap, inputs: list[Any], value: Any, channels: Any) -> list[Any]:
+        """Inputs of the tail, of which every row is about one channel.
+
+        Args:
+            found: the map.
+            inputs: values of the model's inputs.
+            value: of the map's edge.
+            channels: (batch,), which channel.
+        """
+
+    @abstractmethod
+    def weights(self, score: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """alpha, (batch, channels).
+
+        Args:
+            score: S of the clean input, (batch,).
+            scores: S_k per channel, (batch, channels).
+        """
+
+    def raw(self, activations: Any, gradients: Any) -> Any:
+        raise NotImplementedError  # a readout of gradients, which there are none of
+
+    def compiled(
+        self, plan: Plan, target: Target, explained: Sequence[Edge], keep: tuple[str, ...], audit: bool
+    ) -> Callable[[list[np.ndarray], list[np.ndarray]], dict[str, Any]]:
+        maps = self.maps(plan, explained)
+        forward = Clean(plan.graph, target, maps, self._count_trace, self._jit)
+        scorers = [_Scorer(self, plan.graph, target, found) for found in maps]
+
+        def run(batch: list[np.ndarray], data: list[np.ndarray]) -> dict[str, Any]:
+            clean = forward(batch, data)
+            given = [ops.cast(weights, "float32") for weights in clean["weights"]]
+            raws = []
+            for found, scorer in zip(maps, scorers, strict=True):
+                scores = scorer(batch, clean["values"][found.path], given, self._chunk.rows)
+                alpha = self.weights(backend.to_numpy(clean["score"]), scores)
+                raws.append(weighted(clean["maps"][found.path], ops.cast(alpha, clean["maps"][found.path].dtype)))
+            return result(self, clean, maps, raws, batch)
+
+        return run
+
+
+def result(method: CAMAnalyzer, clean: dict[str, Any], maps: Sequence[FeatureMap], raws: Sequence[Any],
+           inputs: list[np.ndarray]) -> dict[str, Any]:  # fmt: skip
+    """What :meth:`BackwardAnalyzer.compiled` returns for a batch.
+
+    Args:
+        method: the analyzer.
+        clean: of :class:`Clean`.
+        maps, raws: see :meth:`CAMAnalyzer.shown`.
+        inputs: of the batch.
+    """
+    found = {
+        "outputs": clean["outputs"],
+        "relevance": method.placed(maps, raws, inputs),
+        "score": clean["score"],
+        "chosen": clean["chosen"],
+        "kept": method.shown(maps, raws),
+        "absorbed": {},
+    }
+    arrays: dict[str, Any] = tree.map_structure(backend.to_numpy, found)
+    return arrays
+
+
+@final
+class Clean:
+    """One forward pass: outputs, score, what is explained of them, and the feature maps.
+
+    Args:
+        graph: of the plan.
+        target: gives the form.
+        maps: the feature maps.
+        traced: called whenever the function is traced.
+        jit: compile with XLA.
+    """
+
+    def __init__(
+        self, graph: Graph, target: Target, maps: Sequence[FeatureMap], traced: Callable[[], None], jit: bool
+    ) -> None:
+        self._graph, self._maps, self._traced = graph, maps, traced
+        self._explained = Explained(graph, target)
+        inputs = [input_spec(edge) for edge in graph.inputs]
+        self._function: Callable[..., Any] = backend.compile(self._run, (inputs, self._explained.specs), jit)
+
+    def __call__(self, inputs: list[np.ndarray], data: list[np.ndarray]) -> dict[str, Any]:
+        """Tensors: outputs, score, chosen, weights per part of the target, values and maps by path."""
+        result: dict[str, Any] = self._function(inputs, data)
+        return result
+
+    def _run(self, inputs: list[Any], data: list[Any]) -> dict[str, Any]:
+        self._traced()
+        values = self._graph.values(inputs)
+        weights, score, chosen = self._explained.weights([values[edge] for edge in self._graph.explained], data)
+        return {
+            "outputs": [values[edge] for edge in self._graph.outputs],
+            "score": score,
+            "chosen": chosen,
+            "weights": [weights[part.output] for part in self._explained.target.parts],
+            "values": {found.path: values[found.edge] for found in self._maps},
+            "maps": {found.path: activations(found, values) for found in self._maps},
+        }
+
+
+def fixed(target: Target) -> Target:
+    """The target, as weights over the outputs where it is not a callable: the predicted class of the clean input stays.
+
+    Args:
+        target: of any form.
+    """
+    return replace(target, parts=tuple(replace(part, form="weights") for part in target.parts))
+
+
+@final
+class _Scorer:
+    """Scores of all channels of one map."""
+
+    def __init__(self, method: ScoredCAM, graph: Graph, target: Target, found: FeatureMap) -> None:
+        self._method, self._graph, self._found = method, graph, found
+        self._tail = method.tail(graph, found)
+        self._explained = Explained(self._tail, fixed(target))
+        specs = (
+            [input_spec(edge) for edge in graph.inputs],
+            Spec(found.edge.shape, found.edge.dtype),
+            self._explained.specs,
+            Spec((None,), "int32"),
+            Spec((None,), "int32"),
+        )
+        self._function: Callable[..., Any] = backend.compile(self._run, specs, method._jit)
+
+    def __call__(self, inputs: list[np.ndarray], value: Any, given: list[Any], rows: int) -> np.ndarray:
+        count, channels = len(inputs[0]), self._found.channels
+        tensors = [ops.convert_to_tensor(x) for x in inputs]
+        sample, channel = np.divmod(np.arange(count * channels, dtype="int32"), np.int32(channels))
+        parts = [
+            backend.to_numpy(self._function(tensors, value, given, sample[at : at + rows], channel[at : at + rows]))
+            for at in range(0, count * channels, rows)
+        ]
+        return np.concatenate(parts).reshape(count, channels)
+
+    def _run(self, inputs: list[Any], value: Any, given: list[Any], sample: Any, channel: Any) -> Any:
+        self._method._count_trace()
+        edge = self._found.edge
+        picked = [ops.take(x, sample, axis=0) for x in inputs]
+        rows = as_edge(ops.take(per_sample(value, edge), sample, axis=0), edge)
+        rows = backend.with_shape(rows, edge.shape)
+        values = self._tail.values(self._method.changed(self._found, picked, rows, channel))
+        outputs = [values[edge] for edge in self._tail.explained]
+        return self._explained.weights(outputs, [ops.take(weights, sample, axis=0) for weights in given])[1]
+
+
+@final
+class ScoreCAM(ScoredCAM):
+    """Score-CAM: ``relu(sum_k alpha_k A_k)``, alpha the softmax over channels of ``S(x * M_k)``.
+
+    ``M_k`` is the channel, resized linearly to the input (corners aligned) and scaled to [0, 1] there; of a constant
+    channel it is 0. The weights of a map add up to 1. One evaluation of the model per channel.
+
+    Args:
+        model: a built Keras model; inputs with a map are numbers, not token ids.
+        layer: whose output is the feature map, see :class:`CAMAnalyzer`. Default: the last one.
+        relu: whether negative numbers of the map become 0. Default True, as in the paper.
+        resize: resize to the positions of the input (default), or leave relevance in the layer's size.
+        strip_softmax: explain the logit before a final softmax or sigmoid (default), or the output itself.
+        jit: compile with XLA. Default False.
+
+    Raises:
+        InputError: (by ``explain``) an input with a map has token ids, which cannot be multiplied with a mask.
+
+    Example:
+        >>> from kxai.testing.models import pooled
+        >>> case = pooled()
+        >>> ScoreCAM(case.model).explain(case.inputs, target=0).heatmap()[0].round(3)
+        array([[0.852, 1.852],
+               [0.444, 0.852]], dtype=float32)
+
+    Source: Wang et al. 2020, Eqs. 3 to 6 (their baseline score cancels in the softmax).
+    """
+
+    @property
+    def name(self) -> str:
+        return "score_cam"
+
+    def tail(self, graph: Graph, found: FeatureMap) -> Graph:
+        check_numbers(graph, found, self.name)
+        return graph
+
+    def changed(self, found: FeatureMap, inputs: list[Any], value: Any, channels: Any) -> list[Any]:
+        every = activations(found, {found.edge: value})
+        channel = ops.take_along_axis(every, channels[:, None, None], axis=2)
+        return [
+            masked(found, position, x, channel, align_corners=True, tiny=_TINY) if position in found.inputs else x
+            for position, x in enumerate(inputs)
+        ]
+
+    def weights(self, score: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+        alpha: np.ndarray = exponentials / exponentials.sum(axis=1, keepdims=True)
+        return alpha
+
+
+def check_numbers(graph: Graph, found: FeatureMap, name: str) -> None:
+    """Raise InputError if an input with a map has token ids.
+
+    Args:
+        graph: of the plan.
+        found: the map.
+        name: of the method.
+    """
+    for position in found.inputs:
+        edge = graph.inputs[position]
+        if not edge.is_float:
+            raise InputError(
+                f"{name} multiplies the input with masks; input {edge.name!r} holds integers.",
+                expected="floating point inputs",
+                received=edge.dtype,
+                fix="use grad_cam or ablation_cam, which leave the input as it is.",
+            )
+
+
+def masked(found: FeatureMap, position: int, x: Any, raw: Any, align_corners: bool = False, tiny: float = 0.0) -> Any:
+    """An input times a map that is resized to it and scaled to [0, 1]; a constant map is 0.
+
+    Args:
+        found: where the map lies.
+        position: of the input.
+        x: the input.
+        raw: (batch, positions) of the map, or the same with a last axis of size 1.
+        align_corners: see :func:`kxai.analyzers.upsample.upsample`.
+        tiny: added to the range of the map by which it is divided.
+    """
+    shaped = ops.reshape(raw, (-1, *found.sizes, 1))
+    resized = upsample(shaped, input_sizes(found, position, x), align_corners)[..., 0]
+    axes = list(range(1, len(resized.shape)))
+    low, high = ops.min(resized, axis=axes, keepdims=True), ops.max(resized, axis=axes, keepdims=True)
+    mask = (resized - low) / ops.where(high > low, high - low + tiny, ops.ones_like(high))
+    return x * ops.cast(found.over_input(position, len(x.shape), mask), x.dtype)
+
+
+@final
+class AblationCAM(ScoredCAM):
+    """Ablation-CAM: ``relu(sum_k alpha_k A_k)``, ``alpha_k = (S - S_k) / |S|``, S_k the score with channel k set to 0.
+
+    The division is by the magnitude of the score (the paper's is by the score), so that channels that speak for the
+    target have positive weights whatever its sign. Only what lies behind the layer is evaluated, once per channel.
+
+    Args:
+        model: a built Keras model.
+        layer: whose output is the feature map, see :class:`CAMAnalyzer`. Default: the last one.
+        relu: whether negative numbers of the map become 0. Default True, as in the paper.
+        resize: resize to the positions of the input (default), or leave relevance in the layer's size.
+        strip_softmax: explain the logit before a final softmax or sigmoid (default), or the output itself.
+        jit: compile with XLA. Default False.
+
+    Raises:
+        NumericalError: (by ``explain``) a score is 0, though without a channel it is not.
+
+    Example:
+        >>> from kxai.testing.models import pooled
+        >>> case = pooled()
+        >>> AblationCAM(case.model, relu=False).explain(case.inputs, target=0).heatmap()[0]
+        array([[ 2.,  3.],
+               [-3.,  2.]], dtype=float32)
+
+    Source: Desai & Ramaswamy 2020, Eqs. 5 and 6.
+    """
+
+    @property
+    def name(self) -> str:
+        return "ablation_cam"
+
+    def tail(self, graph: Graph, found: FeatureMap) -> Graph:
+        return beyond(graph, [found.edge])
+
+    def changed(self, found: FeatureMap, inputs: list[Any], value: Any, channels: Any) -> list[Any]:
+        others = 1 - ops.one_hot(channels, found.channels, dtype="float32")
+        return [*inputs, found.scaled(value, others)]
+
+    def weights(self, score: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        drop = score[:, None] - scores
+        undefined = (score == 0) & np.any(drop != 0, axis=1)
+        if undefined.any():
+            raise NumericalError(
+                "Ablation-CAM divides by the score, which is 0.",
+                expected="scores other than 0",
+                received=f"0 for {undefined.sum()} of {len(score)} samples of a batch",
+                fix="explain another target, or use grad_cam.",
+            )
+        alpha: np.ndarray = drop / np.where(score == 0, 1, np.abs(score))[:, None]
+        return alpha
