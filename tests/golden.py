@@ -32,6 +32,11 @@ class Golden:
         self.x = self._file["inputs/x"].astype("float64")
 
     @cached_property
+    def baseline(self) -> np.ndarray:
+        """The peers' reference input where it is not zero."""
+        return self._file["inputs/baseline"].astype("float64")
+
+    @cached_property
     def keys(self) -> list[str]:
         """All keys that hold one array per input."""
         return sorted({_KEY.sub("", key) for key in self._file.files if _KEY.search(key)})

@@ -18,7 +18,7 @@ from kxai.analyzers.scores import Scorer, input_spec
 from kxai.analyzers.slopes import Slopes
 from kxai.composites import Plan
 from kxai.explanation import Explanation
-from kxai.graph.cut import upto
+from kxai.graph.canonize import prune
 from kxai.targets import Part, Target
 
 Arrays = list[np.ndarray]
@@ -102,7 +102,7 @@ class GradientField(Field):
         self._read = () if self.moved == graph.inputs else self.moved
         self._scorer = Scorer(graph, target, traced, jit, read=self._read)
         graph = graph if inner else cut.plan.graph
-        self._scores = Scorer(upto(graph, graph.explained), fixed, traced, jit)
+        self._scores = Scorer(prune(replace(graph, outputs=graph.explained)), fixed, traced, jit)
 
     def clean(self, batch: Arrays, data: Arrays, rows: np.ndarray, size: int) -> Clean:
         self._plan.check_inputs(batch)

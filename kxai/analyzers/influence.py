@@ -54,7 +54,8 @@ class InternalInfluence(SamplingAnalyzer):
     ) -> None:  # fmt: skip
         super().__init__(model, layer=layer, strip_softmax=strip_softmax, jit=jit)
         self._distribution, self._baseline, self._num_steps, self._grid = distribution, baseline, num_steps, grid
-        if not isinstance(distribution, Background) and distribution not in ("line", "point"):
+        known = isinstance(distribution, str) and distribution in ("line", "point")
+        if not known and not isinstance(distribution, Background):
             raise ArgumentError(
                 "The distribution of interest is not known.",
                 expected='"line", "point", or kxai.references.Background(samples)',
