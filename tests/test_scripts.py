@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import keras
 import pytest
 
 import kxai
-from scripts import coverage_table
+from scripts import completeness, coverage_table
 
 
 def save(folder, *layers):
@@ -93,3 +94,34 @@ def test_coverage_of_kerashub_has_a_cell_for_every_column(monkeypatch):
     leak = coverage_table.kerashub_cells(name, None)[2]()
     assert leak.text.startswith("leaks")
     assert "not handed on" in leak.problem
+
+
+def test_completeness_prints_a_row_per_grid_and_draws(tmp_path, capsys, monkeypatch):
+    path, model = save(tmp_path, keras.layers.Dense(5, activation="relu"))
+    arguments = [str(path), "--steps", "1", "3", "--grids", "right", "trapezoid", "--png", str(tmp_path / "gaps.png")]
+    monkeypatch.setattr(sys, "argv", ["completeness", *arguments])
+    completeness.main()
+    head, *rows, written, _ = capsys.readouterr().out.splitlines()
+    assert head.split() == ["network", "grid", "1", "3"]
+    gap = completeness.gap(model, completeness.architectures.sample(model, 4, seed=1), "right", 3)
+    assert gap > 1e-3  # ReLUs switch on the path
+    assert rows[0].split()[:2] == ["model.keras", "right"]
+    assert rows[0].endswith(f"{gap:.1e}")
+    assert rows[1].split()[:3] == ["model.keras", "trapezoid", "-"]
+    assert written == f"-- {tmp_path / 'gaps.png'}"
+    assert (tmp_path / "gaps.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["NoSuchNet"], "neither a file nor a network of keras.applications; there are .*VGG16"),
+        (["VGG16", "--steps", "0"], "expected at least 1"),
+        (["VGG16", "--grids", "simpson"], "invalid choice: 'simpson'"),
+    ],
+)
+def test_completeness_checks_its_arguments(arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["completeness", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        completeness.main()
+    assert re.search(message, capsys.readouterr().err)
