@@ -15,6 +15,7 @@ from keras import layers
 import kxai
 from kxai.analyzers import METHODS
 from tests import naive
+from tests.test_linear import UNDEFINED
 
 BOX = {"low": -2.0, "high": 2.0}
 PATTERNS = ("pattern_net", "pattern.net", "pattern_attribution", "pattern.attribution")
@@ -32,9 +33,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 }
 # Methods that need samples to compare with, and the argument's name.
 BACKGROUNDS = {"expected_gradients": "baselines", "gradient_shap": "baselines"}
-# These read attention weights, or layers by the names of VGG-16: the networks below have neither.
-ELSEWHERE = ("attention_rollout", "attention_relevance", "lrp.vgg16_tutorial")
-HERE = sorted(set(METHODS) - set(ELSEWHERE))
+HERE = sorted(set(METHODS) - set(UNDEFINED))
 
 
 def explained(method: str, model: Any, x: np.ndarray, target: Any = 0) -> np.ndarray:
@@ -115,7 +114,7 @@ FUNCTION = "the function alone"
 RELUS = "the function alone, up to stabilizers, where all activations are ReLUs: gradient times input"
 NETWORK = "the network that computes the function"
 CONNECTIONS = "what is connected with what, weights aside: every input gets the same"
-ALL_LRP = [name for name in METHODS if name.startswith("lrp.") and name not in ELSEWHERE]
+ALL_LRP = [name for name in METHODS if name.startswith("lrp.") and name not in UNDEFINED]
 GRADIENTS = """
     gradient gradient_x_input input_t_gradient sensitivity fullgrad integrated_gradients expected_gradients
     gradient_shap layer_conductance internal_influence smoothgrad smoothgrad_squared vargrad

@@ -110,8 +110,13 @@ CLOSED: dict[str, tuple[dict[str, Any], Formula]] = {
     "lrp.attn": ({"epsilon": 0.25}, rule(naive.epsilon, epsilon=0.25)),
     "lrp.cp": ({"epsilon": 0.25}, rule(naive.epsilon, epsilon=0.25)),
 }
-# Methods that a linear model has nothing for, and what they say.
+MAPS = """
+    cam grad_cam grad_cam_plus_plus xgrad_cam hires_cam layer_cam eigen_cam score_cam ablation_cam opti_cam
+    guided_grad_cam
+""".split()
+# Methods that a network of dense layers has nothing for, and what they say.
 UNDEFINED = {
+    **dict.fromkeys(MAPS, "has no feature map"),
     "attention_rollout": "has no attention",
     "attention_relevance": "has no attention",
     "lrp.vgg16_tutorial": "block1_conv1",
