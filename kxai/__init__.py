@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         AttentionRelevance,
         AttentionRollout,
         Deconvnet,
+        DeepLIFT,
+        DeepSHAP,
         DeepTaylor,
         EigenCAM,
         ExpectedGradients,
@@ -62,7 +64,8 @@ _HOMES = {
         "LRP Analyzer AttentionRelevance AttentionRollout DeepTaylor Deconvnet FullGrad Gradient GradientTimesInput "
         "GuidedBackprop PatternAttribution PatternNet Sensitivity create_analyzer explain methods plan "
         "ExpectedGradients IntegratedGradients InternalInfluence LayerConductance SmoothGrad SmoothGradSquared VarGrad "
-        "AblationCAM CAM EigenCAM GradCAM GradCAMPlusPlus GuidedGradCAM HiResCAM LayerCAM OptiCAM ScoreCAM XGradCAM"
+        "AblationCAM CAM EigenCAM GradCAM GradCAMPlusPlus GuidedGradCAM HiResCAM LayerCAM OptiCAM ScoreCAM XGradCAM "
+        "DeepLIFT DeepSHAP"
     ),
     "kxai.composites": "Composite Plan preset",
     "kxai.errors": "KxaiError KxaiWarning",
@@ -94,6 +97,8 @@ __all__ = [
     "AttentionRollout",
     "Composite",
     "Contrast",
+    "DeepLIFT",
+    "DeepSHAP",
     "DeepTaylor",
     "Deconvnet",
     "Explanation",

@@ -33,6 +33,7 @@ class Unrolled:
         elements: elements of the sequence, one per step.
         present: per step, where it is not masked; None: everywhere.
         states: states before each step.
+        reference: the run of the reference, None if there is none.
     """
 
     loop: Loop
@@ -40,6 +41,7 @@ class Unrolled:
     elements: Any
     present: Any
     states: list[Any]
+    reference: Unrolled | None = None
 
 
 def unroll(loop: Loop, step: Step, tensors: Sequence[Any]) -> Unrolled:
@@ -84,7 +86,7 @@ def roll_back(run: Unrolled, step_back: StepBack, arrived: Sequence[Any]) -> lis
 
     Args:
         run: the forward run.
-        step_back: hands relevance through the body.
+        step_back: hands relevance through the body; with a reference, its tensors follow those of the run.
         arrived: per output of the node, relevance or None.
     """
     order = run.loop.order
@@ -97,12 +99,12 @@ def roll_back(run: Unrolled, step_back: StepBack, arrived: Sequence[Any]) -> lis
         per_step = ops.moveaxis(arrived[0], 0, 1)
 
     def backward(carried: list[Any], read: list[Any]) -> tuple[list[Any], list[Any]]:
-        x, *others = read
+        others = list(read)
         present = others.pop() if run.present is not None else None
         if per_step is not None:
             carried = [carried[0] + others.pop(), *carried[1:]]
         handed = carried if present is None else [_where(present, r, ops.zeros_like(r)) for r in carried]
-        to_x, *to_states = step_back([x, *others], handed)
+        to_x, *to_states = step_back(others, handed)
         to_y = ops.zeros_like(carried[0])
         if present is not None:
             kept = [_where(present, ops.zeros_like(r), r) for r in carried]
@@ -110,7 +112,8 @@ def roll_back(run: Unrolled, step_back: StepBack, arrived: Sequence[Any]) -> lis
             to_states = [r + k for r, k in zip(to_states, kept[1:], strict=True)]
         return [to_y, *to_states], [to_x]
 
-    read = [run.elements, *run.states]
+    runs = [run] if run.reference is None else [run, run.reference]
+    read = [tensor for one in runs for tensor in (one.elements, *one.states)]
     read += [r for r in (per_step, run.present) if r is not None]
     specs = [((None, *run.elements.shape[2:]), _wide(run.elements.dtype))]
     (_, *initial), (sequence,) = backend.scan(backward, start, read, specs, reverse=True)

@@ -19,6 +19,7 @@ from tests import naive
 SIGNAL = {"linear": False, "alternatives": {"other": "gradient"}}
 RELATIVE = {"alternatives": {"relative": "rms"}}
 ABSOLUTE = {"alternatives": {"relative": None}}
+THRESHOLD = {"alternatives": {"threshold": 10.0}}
 BOX = {"conserves": True, "domain": (-1.0, 1.0), "alternatives": {"low": -3.0, "high": 2.0}}
 
 
@@ -59,6 +60,14 @@ RULES = [
     (rules.Bilinear(), RELATIVE),
     (rules.ValuesTakeAll(), RELATIVE),
     (rules.SoftmaxTaylor(), {}),
+    (rules.Linear(), {"naive": like(lambda x, m, R: m.W @ R)}),
+    (rules.Rescale(), THRESHOLD),
+    (rules.RevealCancel(), THRESHOLD),
+    (rules.CrossMax(), THRESHOLD),
+    (rules.ShapleyMax(), THRESHOLD),
+    (rules.ShapleyProduct(), {}),
+    (rules.RescaleSoftmax(), {}),
+    (rules.RescaleNorm(), {}),
 ]  # fmt: skip
 
 
@@ -92,6 +101,7 @@ NEEDED = {
     "smoothgrad": {"num_samples": 3},
     "smoothgrad_squared": {"num_samples": 3},
     "vargrad": {"num_samples": 3},
+    "deepshap": {"background": 0.25},
 }
 SECOND = {
     "composite": kxai.Composite("gradient", ((anything, rules.Gradient()),)),
@@ -100,7 +110,7 @@ SECOND = {
     "heads": "max", "row": "first", "per": "token", "psi": "layer",
     "steps": 9, "learning_rate": 0.5,
     "baseline": 0.5, "baselines": 0.5, "num_steps": 4, "grid": "left", "layer": "*/relu", "distribution": "point",
-    "estimator": "linear",
+    "reference": 0.5, "threshold": 10.0, "background": 0.5, "estimator": "linear",
 }  # fmt: skip
 
 TRANSFORMERS = ("lrp.attn", "lrp.cp")
@@ -113,7 +123,7 @@ MAPS = ("fullgrad",)
 FITTED = ("pattern.net", "pattern.attribution")
 CHAINS = (models.mlp, models.cnn, models.sequence)
 PICTURES = (models.cnn, models.residual, models.transposed, models.sequence)
-FULL = {"gradient", "lrp.epsilon_plus", "deep_taylor", "lrp.alpha_beta"}
+FULL = {"gradient", "lrp.epsilon_plus", "deep_taylor", "lrp.alpha_beta", "deeplift"}
 
 
 def cases_for(name):
@@ -161,7 +171,10 @@ def second_values(name, analyzer):
         values |= {p.name: p.default for p in parameters}
     second = {key: SECOND.get(key, not value) for key, value in values.items()}
     # Guided Grad-CAM runs on signed maps, where it has to be told what to do.
-    return {**second, "other_activations": "error"} if name == "guided_grad_cam" else second
+    own = {"other_activations": "error"} if name == "guided_grad_cam" else {}
+    if name.startswith(("deeplift", "deepshap")):
+        own = {"max_pooling": "gradient", "rule": "reveal_cancel" if name == "deeplift" else "rescale"}
+    return {**second, **{key: value for key, value in own.items() if key in second}}
 
 
 def fit(analyzer):

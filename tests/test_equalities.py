@@ -32,7 +32,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     **{name: {"estimator": "w"} for name in PATTERNS},
 }
 # Methods that need samples to compare with, and the argument's name.
-BACKGROUNDS = {"expected_gradients": "baselines", "gradient_shap": "baselines"}
+BACKGROUNDS = {"expected_gradients": "baselines", "gradient_shap": "baselines", "deepshap": "background"}
 HERE = sorted(set(METHODS) - set(UNDEFINED))
 
 
@@ -123,6 +123,7 @@ GRADIENTS = """
 DEPENDS: dict[str, str] = {
     **dict.fromkeys(GRADIENTS, FUNCTION),
     **dict.fromkeys(("guided_backprop", "deconvnet", "deep_taylor", "deep_taylor.bounded", *PATTERNS), NETWORK),
+    **dict.fromkeys((name for name in METHODS if name.startswith(("deeplift", "deepshap"))), NETWORK),
     **{name: CONNECTIONS if "flat" in name else NETWORK for name in ALL_LRP},
     **{f"lrp.{name}": RELUS for name in ("zero", "z", "epsilon", "attn", "cp")},
     # Composites for CNNs: their rule for dense layers is epsilon.

@@ -69,6 +69,10 @@ CLOSED: dict[str, tuple[dict[str, Any], Formula]] = {
     # One baseline: of several, every sample meets its own share.
     "expected_gradients": ({"baselines": REFERENCE[None]}, difference),
     "gradient_shap": ({"baselines": REFERENCE[None]}, difference),
+    "deeplift": ({"reference": REFERENCE}, difference),
+    "deeplift.reveal_cancel": ({"reference": REFERENCE}, difference),
+    "deeplift.genomics_default": ({"reference": REFERENCE}, difference),
+    "deepshap": ({"background": BACKGROUND}, lambda x, w, b: w * (x - BACKGROUND.mean(axis=0))),
     "layer_conductance": ({"layer": None, "baseline": REFERENCE}, difference),
     "internal_influence": ({"layer": None}, slope),
     "smoothgrad": ({}, slope),

@@ -18,6 +18,7 @@ from kxai.analyzers.cam import (
     WeightedCAM,
     XGradCAM,
 )
+from kxai.analyzers.deeplift import DeepLIFT, DeepSHAP
 from kxai.analyzers.fullgrad import FullGrad
 from kxai.analyzers.gradient import Deconvnet, Gradient, GradientTimesInput, GuidedBackprop, Sensitivity
 from kxai.analyzers.influence import InternalInfluence, LayerConductance
@@ -46,6 +47,8 @@ __all__ = [
     "AttentionRelevance",
     "AttentionRollout",
     "BackwardAnalyzer",
+    "DeepLIFT",
+    "DeepSHAP",
     "DeepTaylor",
     "Deconvnet",
     "FullGrad",

@@ -16,11 +16,12 @@ from kxai.analyzers.inputs import to_arrays
 from kxai.analyzers.program import Program, Readout, Start
 from kxai.composites import Composite, Plan, make_plan, preset
 from kxai.composites.presets import deep_taylor
-from kxai.errors import ArgumentError, KxaiWarning, TargetError, UnknownNameError
+from kxai.errors import ArgumentError, KxaiWarning, RuleError, TargetError, UnknownNameError
 from kxai.explanation import Explanation
-from kxai.graph.graph import Edge, Graph
+from kxai.graph.graph import Edge, Graph, Node
 from kxai.graph.trace import trace
 from kxai.reverse import Finish
+from kxai.rules import DifferenceRule, Rule
 from kxai.targets import OutputSpec, Target
 
 T = TypeVar("T")
@@ -113,13 +114,16 @@ class BackwardAnalyzer(Analyzer):
     def _plan_for(self, specs: Any) -> Plan:
         def make() -> Plan:
             composite = self.composite_table()
-            return make_plan(
+            plan = make_plan(
                 trace(self._model, specs, composite.layer_classes),
                 composite,
                 strip=self.strips_heads(),
                 starts_at_zero=self.start() is not Start.ONE,
                 nonnegative_inputs=self.nonnegative_inputs(),
             )
+            for node, rule in plan.all_rules:
+                self._check_rule(node, rule)
+            return plan
 
         key = tuple((spec.shape, spec.dtype) for spec in tree.flatten(specs))
         with self._lock:
@@ -128,16 +132,11 @@ class BackwardAnalyzer(Analyzer):
     def _prepare(
         self, specs: Any, target: Any, count: int | None, globs: tuple[str, ...], audit: bool
     ) -> tuple[Compiled, Target]:
-        if audit and not self.accounts():
-            raise ArgumentError(
-                f"{self.name} hands down a gradient, not relevance: there is nothing to account for.",
-                expected="audit=True with LRP or deep Taylor",
-                received="audit=True",
-            )
+        self._check_audit(audit)
         plan = self._plan_for(specs)
         graph = plan.graph
         resolved = self._targeted(graph, target, count)
-        keep = _expand(globs, plan)
+        keep = expand_globs(globs, plan)
         explained = [graph.explained[part.output] for part in resolved.parts] or list(graph.explained)
         key = (tuple(spec.shape for spec in tree.flatten(specs)), resolved.form, keep, audit)
         with self._lock:
@@ -148,6 +147,23 @@ class BackwardAnalyzer(Analyzer):
             return self._explanation(program(batch, data), plan, resolved, target)
 
         return run, resolved
+
+    def _check_audit(self, audit: bool) -> None:
+        if audit and not self.accounts():
+            raise ArgumentError(
+                f"{self.name} hands down a gradient, not relevance: there is nothing to account for.",
+                expected="audit=True with LRP or deep Taylor",
+                received="audit=True",
+            )
+
+    def _check_rule(self, node: Node, rule: Rule) -> None:
+        """Raise RuleError if the method cannot run a rule."""
+        if isinstance(rule, DifferenceRule):
+            raise RuleError(
+                f"Rule {rule!r} compares node {node.path!r} with a reference; {self.name} has none.",
+                expected="rules of relevance",
+                fix="use kxai.DeepLIFT(model, reference, rule=composite).",
+            )
 
     def _targeted(self, graph: Graph, target: Any, count: int | None) -> Target:
         outputs = [OutputSpec(name, edge.shape) for name, edge in zip(graph.output_names, graph.explained, strict=True)]
@@ -163,6 +179,7 @@ class BackwardAnalyzer(Analyzer):
             outputs=tree.pack_sequence_as(graph.output_structure, result["outputs"]),
             target=chosen_target(result["chosen"], resolved, graph, target),
             score=result["score"],
+            base=result.get("base", np.zeros(())),
             layers=result["kept"],
             absorbed=result["absorbed"],
             config={**self.config(), "notes": plan.notes},
@@ -300,7 +317,7 @@ def remembered(memory: dict[Any, T], key: Any, make: Callable[[], T]) -> T:
     return value
 
 
-def _expand(globs: tuple[str, ...], plan: Plan) -> tuple[str, ...]:
+def expand_globs(globs: tuple[str, ...], plan: Plan) -> tuple[str, ...]:
     """Names of the nodes that the globs match and relevance reaches; one name per node, its own before merged ones."""
     names = [(node.path, *node.merged) for node in plan.graph.nodes if node in plan.reached]
     found: dict[str, None] = {}

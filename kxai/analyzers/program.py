@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -11,9 +11,9 @@ import numpy as np
 from keras import ops, tree
 
 from kxai import backend
-from kxai.analyzers.scores import Explained, input_spec, per_sample
+from kxai.analyzers.scores import Explained, Spec, input_spec, per_sample
 from kxai.composites.plan import Plan
-from kxai.reverse import Finish, Forward, backward, forward
+from kxai.reverse import Finish, Forward, backward, compared, forward
 from kxai.targets import Target
 
 TARGET = "(target)"
@@ -65,29 +65,36 @@ class Program:
         audit: whether absorbed relevance is returned per node.
         jit: compile with XLA.
         traced: called whenever the function is traced (once, whatever batch sizes follow).
+        references: specs of references that the inputs are compared with; default: none.
     """
 
     def __init__(
         self, plan: Plan, target: Target, *, start: Start, finish: Finish | None, keep: tuple[str, ...],
-        readout: Readout | None, audit: bool, jit: bool, traced: Callable[[], None],
+        readout: Readout | None, audit: bool, jit: bool, traced: Callable[[], None], references: Sequence[Spec] = (),
     ) -> None:  # fmt: skip
         self._traced = traced
         self._plan, self._start, self._finish = plan, start, finish
         self._keep, self._readout, self._audit = keep, readout, audit
         self._explained = Explained(plan.graph, target)
         inputs = [input_spec(edge) for edge in plan.graph.inputs]
-        self._function: Callable[..., Any] = backend.compile(self._run, (inputs, self._explained.specs), jit)
+        self._function: Callable[..., Any] = backend.compile(
+            self._run, (inputs, self._explained.specs, list(references)), jit
+        )
 
-    def __call__(self, inputs: list[np.ndarray], data: list[np.ndarray]) -> dict[str, Any]:
+    def __call__(
+        self, inputs: list[np.ndarray], data: list[np.ndarray], references: Sequence[np.ndarray] = ()
+    ) -> dict[str, Any]:
         """Run one batch; the result is a dict of arrays."""
-        result: dict[str, Any] = tree.map_structure(backend.to_numpy, self._function(inputs, data))
+        result = self._function(inputs, data, list(references))
+        result = tree.map_structure(backend.to_numpy, result)
         return result
 
-    def _run(self, inputs: list[Any], data: list[Any]) -> dict[str, Any]:
+    def _run(self, inputs: list[Any], data: list[Any], references: list[Any]) -> dict[str, Any]:
         self._traced()
         graph = self._plan.graph
-        run = forward(self._plan, inputs)
+        run = compared(self._plan, inputs, references) if references else forward(self._plan, inputs)
         weights, score, chosen = self._explained.weights([run.values[edge] for edge in graph.explained], data)
+        base = self._base(run, weights, score)
         explained = {graph.explained[i]: y for i, y in weights.items()}
         start = {edge: self._start.of(t, run.values[edge]) for edge, t in explained.items()}
         read = self._readout
@@ -95,14 +102,22 @@ class Program:
         back = backward(self._plan, run, start, finish=self._finish, keep=keep, audit=self._audit)
         if self._audit and self._explained.target.function is not None:
             # A callable is linearised, too: what it adds does not come from the outputs.
-            parts = [t * run.values[edge] for edge, t in explained.items()]
-            back.absorbed[TARGET] = score - sum(map(per_sample, parts))
+            parts = [t * run.moved(edge) for edge, t in explained.items()]
+            back.absorbed[TARGET] = score - base - sum(map(per_sample, parts))
         shown = {} if read is None or read.layers is None else read.layers(run, back.kept)
         return {
             "outputs": [run.values[edge] for edge in graph.outputs],
             "relevance": back.inputs if read is None else read.read(run, back.kept, back.inputs),
             "score": score,
+            "base": base,
             "chosen": chosen,
             "kept": {**{path: back.kept[path] for path in self._keep}, **shown},
             "absorbed": back.absorbed,
         }
+
+    def _base(self, run: Forward, weights: dict[int, Any], score: Any) -> Any:
+        """The explained quantity at the reference."""
+        if run.reference is None:
+            return ops.zeros_like(score)
+        outputs = [run.reference.values[edge] for edge in self._plan.graph.explained]
+        return self._explained.value(outputs, weights) + ops.zeros_like(score)

@@ -23,6 +23,7 @@ from kxai.analyzers.cam import (
     ScoreCAM,
     XGradCAM,
 )
+from kxai.analyzers.deeplift import DeepLIFT, DeepSHAP
 from kxai.analyzers.fullgrad import FullGrad
 from kxai.analyzers.gradient import Deconvnet, Gradient, GradientTimesInput, GuidedBackprop, Sensitivity
 from kxai.analyzers.influence import InternalInfluence, LayerConductance
@@ -73,6 +74,16 @@ METHODS: dict[str, tuple[Callable[..., Analyzer], str]] = {
     "expected_gradients": (ExpectedGradients, "integrated gradients over many baselines, at random points"),
     "internal_influence": (InternalInfluence, "gradient at a layer, averaged over inputs; needs layer"),
     "layer_conductance": (LayerConductance, "integrated gradients through a layer's units; needs layer"),
+    "deeplift": (DeepLIFT, "DeepLIFT: contributions to the difference from a reference, Rescale rule"),
+    "deeplift.reveal_cancel": (
+        partial(DeepLIFT, rule="reveal_cancel"),
+        "DeepLIFT with RevealCancel: positive and negative parts apart",
+    ),
+    "deeplift.genomics_default": (
+        partial(DeepLIFT, rule="genomics_default"),
+        "DeepLIFT with RevealCancel after dense layers",
+    ),
+    "deepshap": (DeepSHAP, "DeepLIFT averaged over background samples"),
     **{f"lrp.{name}": (partial(LRP, composite=name), _described(factory)) for name, factory in PRESETS.items()},
 }
 

@@ -69,6 +69,12 @@ class Explained:
             score = score + per_sample(weights[part.output] * output)
         return weights, score, chosen
 
+    def value(self, outputs: list[Any], weights: dict[int, Any]) -> Any:
+        """The explained quantity of other outputs (of one sample, or as many), for the same weights."""
+        if self.target.function is not None:
+            return self.target.function(tree.pack_sequence_as(self.graph.output_structure, list(outputs)))
+        return sum(per_sample(weight * outputs[i]) for i, weight in weights.items())
+
     def _linearised(self, function: Callable[..., Any], outputs: list[Any]) -> tuple[dict[int, Any], Any, list[Any]]:
         """A callable target counts with its derivative at the outputs."""
 

@@ -51,6 +51,11 @@ class Plan:
             table += self.bodies[node].rows if node in self.bodies else []
         return table
 
+    @property
+    def all_rules(self) -> list[tuple[Node, Rule]]:
+        """Every node with its rule, those within loops included."""
+        return [*self.rules.items(), *(pair for body in self.bodies.values() for pair in body.all_rules)]
+
     @cached_property
     def reached(self) -> frozenset[Node]:
         """Nodes that relevance reaches."""

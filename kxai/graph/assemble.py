@@ -14,7 +14,9 @@ from kxai import backend
 from kxai.errors import ModelError
 from kxai.graph.affine import Affine, Scale
 from kxai.graph.classify import refine
+from kxai.graph.foreign import Foreign
 from kxai.graph.graph import Edge, Graph, Kind, Loop, Node
+from kxai.graph.group import Group, group_of
 from kxai.graph.join import PerSample, follows_batch, is_array, join, mapped, resolve, tiled
 from kxai.graph.samples import mixes_samples
 
@@ -114,6 +116,7 @@ def _node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) ->
         # A constant that broadcasts the tensor has no factor and shift per channel of it.
         scale=one.scale or (_operation_scale(one, template) if inputs[0].shape == outputs[0].shape else None),
         average=one.average,
+        group=one.group or _group(one),
         entries=one.entries,
         loop=_loop(one, two, template, inputs, sizes),
         layer=one.layer,
@@ -121,6 +124,13 @@ def _node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) ->
         reason=reason,
         mixes=mixes_samples(one, two, edges),
     )
+
+
+def _group(call: Any) -> Group | None:
+    source = call.operation if call.operation is not None else call.layer
+    if isinstance(source, Foreign):
+        return group_of(call.op, source.options)
+    return group_of(call.op, {} if source is None else vars(source))
 
 
 def _constant_node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) -> Node:

@@ -63,7 +63,9 @@ def _softmax(graph: Graph, quotient: Node) -> Node | None:
         return values[quotient.outputs[0]]
 
     merged = tuple(node.path for node in (exponential, total))
-    return Node(quotient.path, "softmax", Kind.SOFTMAX, call, (source,), quotient.outputs, merged=merged)
+    return Node(
+        quotient.path, "softmax", Kind.SOFTMAX, call, (source,), quotient.outputs, group=total.group, merged=merged
+    )  # fmt: skip
 
 
 def _maximum_off(graph: Graph, edge: Edge) -> list[Node]:

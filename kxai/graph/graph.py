@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, final
 
 from kxai.graph.affine import Affine, Scale
+from kxai.graph.group import Group
 
 
 @final
@@ -70,6 +71,7 @@ class Node:
         affine: for AFFINE nodes, the linear map, its kernel and bias.
         scale: for SCALE nodes whose factor and shift are per channel.
         average: for MAX nodes, the averaging counterpart with the same windows.
+        group: for SOFTMAX and NORM nodes, which entries share a statistic; None if that is not known.
         loop: for RECURRENT nodes, what they do at each step.
         entries: for LOOKUP nodes, how many rows the table has.
         layer: the user's Keras layer that was called, for matching and messages.
@@ -88,6 +90,7 @@ class Node:
     affine: Affine | None = None
     scale: Scale | None = None
     average: Callable[..., Any] | None = None
+    group: Group | None = None
     loop: Loop | None = None
     entries: int | None = None
     layer: Any = field(default=None, repr=False)

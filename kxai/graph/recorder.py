@@ -21,6 +21,7 @@ from kxai.graph.expand import EXPANSIONS, OP_EXPANSIONS, average_of
 from kxai.graph.expand.recurrent import RecordedStep
 from kxai.graph.foreign import Foreign
 from kxai.graph.graph import Kind
+from kxai.graph.group import Group
 from kxai.graph.registered import registration_of
 
 
@@ -45,6 +46,7 @@ class Call:
     affine: Affine | None = None
     scale: Scale | None = None
     average: Callable[..., Any] | None = None
+    group: Group | None = None
     loop: RecordedStep | None = None
     reason: str = ""
     within: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -15,7 +15,7 @@ from kxai.composites.plan import Plan
 from kxai.errors import RuleError
 from kxai.graph.graph import Edge, Kind, Node
 from kxai.looping import Unrolled, unroll
-from kxai.rules import Step
+from kxai.rules import Parts, Step
 
 # Kernel and bias of affine nodes.
 Weights = dict[Node, tuple[Any, Any]]
@@ -33,34 +33,51 @@ class Forward:
         steps: of the nodes that have a rule.
         loops: of the recurrent nodes that were opened.
         weights: kernel and bias of affine nodes, where they were read beforehand.
+        reference: the run of the reference that the steps are linked with, None if there is none.
+        parts: of edges whose difference from the reference is known in two parts.
     """
 
     values: dict[Edge, Any]
     steps: dict[Node, Step] = field(default_factory=dict)
     loops: dict[Node, Unrolled] = field(default_factory=dict)
     weights: Weights = field(default_factory=dict)
+    reference: Forward | None = None
+    parts: dict[Edge, Parts] = field(default_factory=dict)
+
+    def moved(self, edge: Edge) -> Any:
+        """The value of an edge, minus that of the reference if there is one."""
+        if self.reference is None:
+            return self.values[edge]
+        return as_float(self.values[edge]) - as_float(self.reference.values[edge])
 
 
-def forward(plan: Plan, inputs: list[Any], weights: Weights | None = None) -> Forward:
+def forward(
+    plan: Plan, inputs: list[Any], weights: Weights | None = None, given: Mapping[Edge, Any] | None = None
+) -> Forward:
     """Compute all edges; nodes with a rule keep what the rule may need.
 
     Args:
         plan: the plan.
         inputs: one tensor per input of the graph.
         weights: kernels and biases that were read already; the others are read now.
+        given: values that are not computed but taken as they are.
     """
+    given = given or {}
     run = Forward(dict(zip(plan.graph.inputs, inputs, strict=True)), weights=weights or {})
+    run.values.update({edge: given[edge] for edge in plan.graph.inputs if edge in given})
     for node in plan.graph.nodes:
         tensors = tuple(run.values[edge] for edge in node.inputs)
-        if node in plan.rules:
+        if all(edge in given for edge in node.outputs):
+            outputs: tuple[Any, ...] = tuple(given[edge] for edge in node.outputs)
+        elif node in plan.rules:
             run.steps[node] = _step(plan, node, tensors, run)
-            outputs: tuple[Any, ...] = run.steps[node].outputs
+            outputs = run.steps[node].outputs
         elif node in plan.bodies:
             run.loops[node] = _unrolled(plan, node, tensors, run)
             outputs = run.loops[node].outputs[: len(node.outputs)]
         else:
             outputs = node.run(*tensors)
-        run.values.update(zip(node.outputs, outputs, strict=True))
+        run.values.update((edge, given.get(edge, y)) for edge, y in zip(node.outputs, outputs, strict=True))
     return run
 
 

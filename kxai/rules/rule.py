@@ -35,6 +35,9 @@ class Step:
         from_input: maps a value in the units of the model's input to the units of this node's input, through the
             padding and rescaling between them.
         present: () -> mask of one sample, 0 where this node's input is padding of the model's input; None: all present.
+        reference: the same node in the run of the reference, of as many samples or of one; None: there is none.
+        parts: per input, the positive and the negative part of its difference from the reference, where a rule reads
+            them (see :mod:`kxai.rules.differences`); None elsewhere.
     """
 
     node: Node
@@ -50,6 +53,8 @@ class Step:
     gate: int | None = None
     from_input: Callable[[Any], Any] | None = None
     present: Callable[[], Any] | None = None
+    reference: Step | None = None
+    parts: tuple[Any, ...] = ()
 
     def pullback(self, cotangent: Any) -> list[Any]:
         """The node's vector-Jacobian product, recorded in the forward pass: no forward computation is repeated.

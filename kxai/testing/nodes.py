@@ -17,8 +17,8 @@ from kxai.errors import RuleError
 from kxai.graph.facts import Facts
 from kxai.graph.graph import Graph, Node
 from kxai.graph.trace import input_specs, trace
-from kxai.reverse import forward
-from kxai.rules import Gradient, Rule, Step
+from kxai.reverse import Forward, compared, forward
+from kxai.rules import DifferenceRule, Gradient, Rule, Step
 from kxai.testing.models import seeded
 
 SAMPLES = 3
@@ -185,10 +185,31 @@ def steps(rule: Rule, plan: Plan, inputs: list[np.ndarray]) -> Iterator[Step]:
         >>> [step.outputs[0].shape[1] for step in steps(rule, plan_of(rule, model), values(model, -1, 1))]
         [6]
     """
-    run = forward(plan, [ops.convert_to_tensor(x) for x in inputs])
+    run = run_of(rule, plan, [ops.convert_to_tensor(x) for x in inputs])
     for node, step in run.steps.items():
         if plan.rules[node] is rule:
             yield step
+
+
+def run_of(rule: Rule, plan: Plan, tensors: list[Any]) -> Forward:
+    """A forward run, beside that of a fixed reference if the rule compares.
+
+    Args:
+        rule: the rule.
+        plan: from :func:`plan_of`.
+        tensors: inputs.
+
+    Example:
+        >>> rule, model = Gradient(), tiny("Flatten")
+        >>> run_of(rule, plan_of(rule, model), values(model, -1, 1)).reference is None
+        True
+    """
+    if not isinstance(rule, DifferenceRule):
+        return forward(plan, tensors)
+    random, edges = np.random.default_rng(11), plan.graph.inputs
+    references = [random.uniform(-1, 1, (1, *(size or 1 for size in edge.shape[1:]))) for edge in edges]
+    pairs = zip(references, edges, strict=True)
+    return compared(plan, tensors, [ops.convert_to_tensor(r.astype(edge.dtype)) for r, edge in pairs])
 
 
 def sent(rule: Rule, step: Step, relevance: np.ndarray) -> list[np.ndarray | None]:

@@ -12,10 +12,9 @@ from kxai import backend
 from kxai.analyzers.scores import Spec
 from kxai.composites import Plan
 from kxai.errors import KxaiError
-from kxai.reverse import forward
 from kxai.rules import Rule, Step
 from kxai.testing.compare import another, during, require, require_close, require_finite
-from kxai.testing.nodes import AFFINE, OTHER, SLOW, Tiny, plan_of, sent, steps, tiny, values
+from kxai.testing.nodes import AFFINE, OTHER, SLOW, Tiny, plan_of, run_of, sent, steps, tiny, values
 
 # (x, W, b, R) of one sample, flattened, float64: inputs (n,), map (n, m), bias (m,), relevance (m,) -> (n,)
 Naive = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -35,7 +34,7 @@ def check_rule(
     It must be a frozen value that its ``repr`` rebuilds; each hyperparameter must have an effect or be refused; on tiny
     nodes of all kinds that it is defined for, relevance must keep shape and dtype, be finite at zero inputs and zero
     weights, be 0 where none arrives, be linear in what arrives, be the same for a batch and for its samples alone, and
-    the same compiled as step by step.
+    the same compiled as step by step. Rules that compare with a reference get one that is fixed.
 
     Args:
         rule: the rule.
@@ -168,7 +167,7 @@ def _check_compiled(
     node = [node for node, given in plan.rules.items() if given is rule][index]
 
     def run(tensors: list[Any], relevance: Any) -> list[Any]:
-        result = rule.propagate(forward(plan, tensors).steps[node], relevance)
+        result = rule.propagate(run_of(rule, plan, tensors).steps[node], relevance)
         return [r for r in result if r is not None]
 
     specs = [Spec((None, *x.shape[1:]), x.dtype.name) for x in inputs]

@@ -13,6 +13,7 @@ from kxai.errors import ModelError
 from kxai.graph.affine import Affine, Scale
 from kxai.graph.classify import layers_named
 from kxai.graph.graph import Kind
+from kxai.graph.group import Group, mean_over
 
 
 def _spec(shape: Any, x: Any, layer: Any) -> keras.KerasTensor:
@@ -206,7 +207,9 @@ def _up_sampling(record: Any, layer: Any, x: Any) -> Any:
 
 def _layer_normalization(record: Any, layer: Any, x: Any) -> Any:
     axes = list(layer.axis) if isinstance(layer.axis, (list, tuple)) else [layer.axis]
-    return _centred(record, layer, "layer_norm", x, lambda v: ops.mean(v, axis=axes, keepdims=True))
+    if vars(layer).get("rms_scaling"):  # it divides by the deviation and leaves the mean
+        return record.emit("layer_norm", Kind.NORM, layer.call, [x], _spec(x.shape, x, layer), layer=layer)
+    return _centred(record, layer, "layer_norm", x, mean_over(axes))
 
 
 def _group_normalization(record: Any, layer: Any, x: Any) -> Any:
@@ -226,7 +229,8 @@ def _centred(record: Any, layer: Any, op: str, x: Any, mean: Callable[[Any], Any
     """Centring (a sum with constant weights), then the norm, which does not move centred values again."""
     spec = _spec(x.shape, x, layer)
     centred = record.emit("center", Kind.SUM, lambda v: v - mean(v), [x], spec, layer=layer, suffix="center")
-    return record.emit(op, Kind.NORM, layer.call, [centred], _spec(x.shape, x, layer), layer=layer)
+    outputs, group = _spec(x.shape, x, layer), Group(mean, layer.epsilon)
+    return record.emit(op, Kind.NORM, layer.call, [centred], outputs, layer=layer, group=group)
 
 
 def _time_distributed(record: Any, layer: Any, x: Any, training: Any = None, mask: Any = None) -> Any:

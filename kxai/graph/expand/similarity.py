@@ -10,6 +10,7 @@ from keras import ops
 
 from kxai.graph.classify import layers_named
 from kxai.graph.graph import Kind
+from kxai.graph.group import group_of
 
 
 def _dot(record: Any, layer: Any, inputs: Any) -> Any:
@@ -26,7 +27,9 @@ def _dot(record: Any, layer: Any, inputs: Any) -> Any:
 def _unit(record: Any, layer: Any, x: Any, axis: int, name: str) -> Any:
     # Of the layer's nodes its product alone counts as the layer.
     spec = keras.KerasTensor(x.shape, x.dtype)
-    return record.emit("normalize", Kind.NORM, lambda v: ops.normalize(v, axis=axis), [x], spec, suffix=name)
+    group = group_of("normalize", {"axis": axis, "order": 2})
+    call = lambda v: ops.normalize(v, axis=axis)  # noqa: E731
+    return record.emit("normalize", Kind.NORM, call, [x], spec, suffix=name, group=group)
 
 
 SIMILARITY_LAYERS: dict[type, Callable[..., Any]] = dict.fromkeys(layers_named("Dot"), _dot)

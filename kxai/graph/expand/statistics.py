@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from kxai.graph.graph import Kind
+from kxai.graph.group import Group, mean_over, small
 
 
 def _glu(record: Any, operation: Any, x: Any) -> Any:
@@ -70,9 +71,12 @@ def _separable_conv(record: Any, operation: Any, x: Any, depthwise_kernel: Any, 
 def _layer_norm(record: Any, operation: Any, x: Any, gamma: Any = None, beta: Any = None) -> Any:
     """Centring, then the norm, which does not move centred values again."""
     outputs = record.spec(operation, x, gamma, beta)
+    group = None
     if not operation.rms_scaling:
         x = ops.subtract(x, ops.mean(x, axis=operation.axis, keepdims=True))
-    return record.emit("layer_norm", Kind.NORM, operation.call, [x, gamma, beta], outputs, operation=operation)
+        group = Group(mean_over(operation.axis), small(operation.epsilon))
+    arguments = [x, gamma, beta]
+    return record.emit("layer_norm", Kind.NORM, operation.call, arguments, outputs, operation=operation, group=group)
 
 
 STATISTICS_EXPANSIONS: dict[str, Callable[..., Any]] = {

@@ -1,0 +1,278 @@
+"""DeepLIFT and DeepSHAP: contributions to the difference from a reference."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+from keras import tree
+
+from kxai.analyzers.analyzer import Step, Stepwise
+from kxai.analyzers.backward import BackwardAnalyzer, expand_globs, remembered
+from kxai.analyzers.program import Program, Start
+from kxai.analyzers.references import References, resolve_references
+from kxai.analyzers.scores import Spec, input_spec
+from kxai.composites import Composite, Plan
+from kxai.composites.composite import Row
+from kxai.composites.differences import deeplift
+from kxai.errors import ArgumentError, RuleError
+from kxai.graph.graph import Node
+from kxai.references import Background
+from kxai.reverse import Finish
+from kxai.rules import DifferenceRule, Gradient, Rule, Stop
+from kxai.targets import Target
+
+# (inputs, target data, references) of one call of the compiled function
+_Call = tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]
+
+
+class DifferenceAnalyzer(BackwardAnalyzer):
+    """A method that compares each input with references, and averages over them.
+
+    Args:
+        model: a built Keras model.
+        jit: compile with XLA. Default False.
+    """
+
+    def __init__(self, model: Any, *, jit: bool = False) -> None:
+        super().__init__(model, jit=jit)
+        self._comparisons: dict[Any, Program] = {}
+
+    @abstractmethod
+    def references(self, specs: Any, samples: int | None) -> References:
+        """The references of a call, checked.
+
+        Args:
+            specs: nested structure of specs of the model's inputs, sizes known.
+            samples: number of samples of the call, None if it is not known.
+        """
+
+    def start(self) -> Start:
+        return Start.ONE
+
+    def finish(self) -> Finish | None:
+        return lambda difference, multiplier: difference * multiplier
+
+    def accounts(self) -> bool:
+        return self.finish() is not None
+
+    def _check_rule(self, node: Node, rule: Rule) -> None:
+        if not isinstance(rule, (DifferenceRule, Gradient, Stop)):
+            raise RuleError(
+                f"Rule {rule!r} of node {node.path!r} hands down relevance, not multipliers.",
+                expected="rules of differences from a reference, such as kxai.rules.Rescale, or kxai.rules.Gradient",
+                received=type(rule).__name__,
+            )
+
+    def stepwise(
+        self, specs: Any, target: Any, count: int | None, globs: tuple[str, ...], audit: bool, batch_size: int
+    ) -> tuple[Stepwise, Target]:
+        self._check_audit(audit)
+        plan = self._plan_for(specs)
+        resolved = self._targeted(plan.graph, target, count)
+        keep, references = expand_globs(globs, plan), self.references(specs, count)
+
+        def run(batch: list[np.ndarray], data: list[np.ndarray], rows: np.ndarray) -> Iterator[Step]:
+            given = references.of(batch, rows)
+            for arrays in (batch, [array.reshape(-1, *array.shape[2:]) for array in given]):
+                plan.check_inputs(arrays)
+            calls = list(_calls(plan, batch, data, given, batch_size))
+            mean = _Mean(len(batch[0]))
+            for call in calls:
+                mean.add(self._program(plan, resolved, keep, audit, one=len(call[2][0]) == 1)(*call))
+                yield 1 / len(calls), None
+            yield 0.0, self._explanation(mean.result(), plan, resolved, target)
+
+        return run, resolved
+
+    def _program(self, plan: Plan, target: Target, keep: tuple[str, ...], audit: bool, one: bool) -> Program:
+        """For a reference of one sample, whatever the batch, or for as many references as samples."""
+        specs = [Spec((1 if one else None, *spec.shape[1:]), spec.dtype) for spec in map(input_spec, plan.graph.inputs)]
+
+        def make() -> Program:
+            return Program(
+                plan, target, start=self.start(), finish=self.finish(), keep=keep, readout=None, audit=audit,
+                jit=self._jit, traced=self._count_trace, references=specs,
+            )  # fmt: skip
+
+        key = (tuple(edge.shape for edge in plan.graph.inputs), target.form, keep, audit, one)
+        with self._lock:
+            return remembered(self._comparisons, key, make)
+
+
+def _calls(
+    plan: Plan, batch: list[np.ndarray], data: list[np.ndarray], given: list[np.ndarray], batch_size: int
+) -> Iterator[_Call]:
+    """The batch with one reference after the other; many references of a single sample are batches themselves."""
+    samples, count = len(batch[0]), max(len(array) for array in given)
+    fixed = any(node.loop is not None and node.loop.order.batch is not None for node in plan.graph.nodes)
+    if samples == 1 and not fixed:
+        for start in range(0, count, batch_size):
+            size = min(batch_size, count - start)
+            repeated = [[np.repeat(x, size, axis=0) for x in arrays] for arrays in (batch, data)]
+            yield repeated[0], repeated[1], [_chunk(array[:, 0], start, size) for array in given]
+        return
+    for index in range(count):
+        references = [array[index if len(array) > 1 else 0] for array in given]
+        size = max(map(len, references))
+        yield batch, data, [np.broadcast_to(array, (size, *array.shape[1:])) for array in references]
+
+
+def _chunk(array: np.ndarray, start: int, size: int) -> np.ndarray:
+    return array[start : start + size] if len(array) > 1 else np.repeat(array, size, axis=0)
+
+
+@final
+class _Mean:
+    """The mean of results over references: rows that are repetitions of one sample, and calls.
+
+    Args:
+        samples: rows of the result.
+    """
+
+    def __init__(self, samples: int) -> None:
+        self._samples = samples
+        self._first: dict[str, Any] = {}
+        self._sums: Any = None
+        self._count = 0
+
+    def add(self, result: dict[str, Any]) -> None:
+        """Count one more result."""
+        averaged = {name: result[name] for name in ("relevance", "kept", "base")}
+        times = len(result["score"]) // self._samples
+        summed = tree.map_structure(lambda x: _sum(x, self._samples), averaged)
+        if self._sums is None:
+            self._first = {
+                name: tree.map_structure(lambda x: x[: self._samples], value)
+                for name, value in result.items()
+                if name not in averaged
+            }
+            self._dtypes = tree.map_structure(lambda x: x.dtype, averaged)
+            self._sums = summed
+        else:
+            self._sums = tree.map_structure(np.add, self._sums, summed)
+        self._count += times
+
+    def result(self) -> dict[str, Any]:
+        """The mean."""
+        means = tree.map_structure(lambda x, dtype: (x / self._count).astype(dtype), self._sums, self._dtypes)
+        return {**self._first, **means}
+
+
+def _sum(array: np.ndarray, samples: int) -> np.ndarray:
+    """The sum over rows, if they are repetitions of one sample."""
+    wide = array.astype(np.float64)
+    return wide if len(wide) == samples else wide.sum(axis=0, keepdims=True)
+
+
+@final
+class DeepLIFT(DifferenceAnalyzer):
+    """DeepLIFT: which inputs made the explained logit differ from that of a reference, ``sum C = f(x) - f(reference)``.
+
+    Every node's difference from the reference is handed to its inputs; at functions such as the ReLU in proportion to
+    their differences (Rescale), or with positive and negative parts as two players (RevealCancel). What carries no
+    relevance, such as masks and positions, has the input's values in both runs. A callable target counts with its
+    derivative at the outputs: only if it is linear the contributions add up.
+
+    Args:
+        model: a built Keras model.
+        reference: a number for all inputs; an array like one sample; one per sample; a
+            :class:`kxai.references.Background` of several, whose explanations are averaged; a callable that makes
+            references from inputs; or a list or dict of arrays for several inputs. Default 0.0.
+        rule: "rescale" (default), "reveal_cancel", "genomics_default" (RevealCancel after dense layers, else Rescale);
+            or rows (match, rule), or a :class:`Composite` of such, that come before the table of "rescale".
+        max_pooling: "cross_max" (default, contributions add up), or "gradient": all to the winner among the inputs.
+        threshold: where a difference is smaller, the derivative at the reference counts; >= 0, default 1e-7.
+        multipliers: report contributions per unit of the input's difference instead. Default False.
+        jit: compile with XLA. Default False.
+
+    Raises:
+        ArgumentError: an unknown rule, a negative threshold; (by ``explain``) a reference that does not fit.
+        RuleError: (by ``explain`` and ``plan``) a node has no rule, such as a median or a sort.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> relu = keras.layers.Dense(1, activation="relu")
+        >>> model = keras.Sequential([keras.Input((2,)), relu, keras.layers.Dense(1, use_bias=False)])
+        >>> model.set_weights([np.array([[-1.], [-1.]]), np.array([1.]), np.array([[-1.]])])
+        >>> explanation = DeepLIFT(model).explain(np.array([[1., 1.]]))
+        >>> explanation.relevance, explanation.score - explanation.base
+        (array([[0.5, 0.5]], dtype=float32), array([1.], dtype=float32))
+
+    Source: Shrikumar et al. 2017.
+    """
+
+    def __init__(
+        self, model: Any, reference: Any = 0.0, rule: str | Composite | Sequence[Row] = "rescale", *,
+        max_pooling: str = "cross_max", threshold: float = 1e-7, multipliers: bool = False, jit: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(model, jit=jit)
+        self._reference, self._rule, self._max_pooling = reference, rule, max_pooling
+        self._threshold, self._multipliers = threshold, multipliers
+        self._table = deeplift(rule, max_pooling, threshold)
+        if not isinstance(multipliers, bool):
+            raise ArgumentError("multipliers is a switch.", expected="True or False", received=repr(multipliers))
+
+    @property
+    def name(self) -> str:
+        if not isinstance(self._rule, str):
+            return f"deeplift ({self._table.name})"
+        return "deeplift" if self._rule == "rescale" else f"deeplift.{self._rule}"
+
+    def composite_table(self) -> Composite:
+        return self._table
+
+    def references(self, specs: Any, samples: int | None) -> References:
+        return resolve_references(self._reference, specs, samples)
+
+    def finish(self) -> Finish | None:
+        return None if self._multipliers else super().finish()
+
+
+@final
+class DeepSHAP(DifferenceAnalyzer):
+    """DeepSHAP: the mean of Rescale contributions over background samples, ``sum C = f(x) - mean f(background)``.
+
+    Args:
+        model: a built Keras model.
+        background: array (count, ...) of samples; a list or dict of them for several inputs; or a number, a
+            :class:`kxai.references.Background`, or a callable that makes one or several per sample.
+        max_pooling: "cross_max" (default, contributions add up), or "gradient": all to the winner among the inputs.
+        threshold: where a difference is smaller, the derivative at the reference counts; >= 0, default 1e-7.
+        jit: compile with XLA. Default False.
+
+    Raises:
+        ArgumentError: a negative threshold; (by ``explain``) a background that does not fit.
+        RuleError: (by ``explain`` and ``plan``) a node has no rule, such as a median or a sort.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+        >>> model.set_weights([np.array([[2.], [3.]])])
+        >>> DeepSHAP(model, np.array([[0., 0.], [2., 4.]])).explain(np.array([[5., 7.]])).relevance
+        array([[ 8., 15.]], dtype=float32)
+
+    Source: Lundberg & Lee 2017.
+    """
+
+    def __init__(
+        self, model: Any, background: Any, *, max_pooling: str = "cross_max", threshold: float = 1e-7,
+        jit: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(model, jit=jit)
+        self._background, self._max_pooling, self._threshold = background, max_pooling, threshold
+        self._table = deeplift("rescale", max_pooling, threshold)
+
+    @property
+    def name(self) -> str:
+        return "deepshap"
+
+    def composite_table(self) -> Composite:
+        return self._table
+
+    def references(self, specs: Any, samples: int | None) -> References:
+        several = isinstance(self._background, (Mapping, list, tuple)) or getattr(self._background, "ndim", 0) > 0
+        background = Background(self._background) if several else self._background
+        return resolve_references(background, specs, samples, "background")
