@@ -1,9 +1,20 @@
-"""What an input is compared with: references of DeepLIFT and baselines of path methods, besides plain arrays."""
+"""What an input is compared with: references of DeepLIFT and baselines of path methods, besides plain arrays.
+
+Callables are functions of each sample alone: batch size and order do not matter.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, final
+
+import numpy as np
+
+from kxai import nest
+from kxai.errors import ArgumentError
+from kxai.seeds import check_seed, generator
+from kxai.shuffles import dinucleotide_shuffle
 
 
 @final
@@ -45,3 +56,186 @@ class Inputs:
     """
 
     value: Any
+
+
+@final
+@dataclass(frozen=True)
+class Blur:
+    """Every image (volume, sequence), blurred by a Gaussian: what is left when details are missing.
+
+    Sums over neighbours along all axes but the first and the last, weighted by ``exp(-d^2 / (2 sigma^2))`` up to four
+    standard deviations; beyond the border the image is mirrored.
+
+    Args:
+        sigma: standard deviation in pixels, > 0.
+
+    Raises:
+        ArgumentError: ``sigma`` is not positive, or (when used) an input has no spatial axes.
+
+    Example:
+        >>> import numpy as np
+        >>> Blur(1.0)(np.ones((1, 5, 5, 1)))[0, 2, :, 0]
+        array([1., 1., 1., 1., 1.])
+    """
+
+    sigma: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sigma, (int, float)) or isinstance(self.sigma, bool) or not 0 < self.sigma < math.inf:
+            raise ArgumentError("sigma is no standard deviation.", expected="a number > 0", received=repr(self.sigma))
+
+    def __call__(self, inputs: Any) -> Any:
+        """The blurred inputs, structured like them."""
+        return nest.map_leaves(self._blurred, inputs)
+
+    def _blurred(self, images: np.ndarray) -> np.ndarray:
+        if images.ndim < 3:
+            raise ArgumentError(
+                "There is nothing to blur.", expected="(samples, spatial axes..., channels)", received=f"{images.shape}"
+            )
+        radius = math.ceil(4 * self.sigma)
+        weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / self.sigma) ** 2)
+        found = images.astype(np.float64)
+        for axis in range(1, images.ndim - 1):
+            padding = [(radius, radius) if i == axis else (0, 0) for i in range(images.ndim)]
+            windows = np.lib.stride_tricks.sliding_window_view(np.pad(found, padding, "symmetric"), len(weights), axis)
+            found = windows @ (weights / weights.sum())
+        return found.astype(images.dtype if images.dtype.kind == "f" else np.float64)
+
+
+@final
+@dataclass(frozen=True)
+class Uniform:
+    """Uniform noise, as references that say nothing.
+
+    The numbers depend on the seed and on the sample alone, not on its place in a batch.
+
+    Args:
+        low, high: range of the numbers, low < high.
+        count: references per sample, >= 1, default 1; explanations are averaged over them.
+        seed: >= 0, default 0.
+
+    Raises:
+        ArgumentError: the range is empty, or ``count`` or ``seed`` is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> Uniform(-1.0, 1.0, count=3)(np.zeros((2, 5))).shape
+        (2, 3, 5)
+    """
+
+    low: float
+    high: float
+    count: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.low < self.high < math.inf:
+            raise ArgumentError("The range is empty.", expected="low < high", received=f"{self.low}, {self.high}")
+        _check_count(self.count)
+        check_seed(self.seed)
+
+    def __call__(self, inputs: Any) -> Any:
+        """References (samples, count, ...), structured like the inputs."""
+        arrays = nest.leaves(inputs)
+        streams = iter(range(len(arrays)))
+
+        def noise(array: np.ndarray) -> np.ndarray:
+            stream = next(streams)
+            rows = []
+            for row in range(len(array)):
+                random = generator(self.seed, [other[row] for other in arrays], stream)
+                rows.append(random.uniform(self.low, self.high, (self.count, *array.shape[1:])))
+            return np.stack(rows).astype(array.dtype if array.dtype.kind == "f" else np.float64)
+
+        return nest.map_leaves(noise, inputs)
+
+
+@final
+@dataclass(frozen=True)
+class DinucleotideShuffle:
+    """Shuffled sequences in which every pair of neighbours is as frequent as before: what a genome looks like.
+
+    For one-hot sequences (samples, length, alphabet). Positions that are all zero ("any base") are a symbol of their
+    own. The shuffles depend on the seed and on the sample alone.
+
+    Args:
+        count: shuffles per sample, >= 1, default 10; explanations are averaged over them.
+        seed: >= 0, default 0.
+
+    Raises:
+        ArgumentError: ``count`` or ``seed`` is out of range, or (when used) the input is no one-hot sequence.
+
+    Example:
+        >>> import numpy as np
+        >>> sequence = np.eye(4)[[0, 1, 2, 3, 1, 0, 2]]
+        >>> DinucleotideShuffle(count=5)(sequence[None]).shape
+        (1, 5, 7, 4)
+
+    Source: Altschul & Erickson 1985.
+    """
+
+    count: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_count(self.count)
+        check_seed(self.seed)
+
+    def __call__(self, inputs: Any) -> Any:
+        """Shuffles (samples, count, length, alphabet), structured like the inputs."""
+        return nest.map_leaves(self._shuffled, inputs)
+
+    def _shuffled(self, sequences: np.ndarray) -> np.ndarray:
+        one_hot = sequences.ndim == 3 and np.isin(sequences, (0, 1)).all() and (sequences.sum(axis=-1) <= 1).all()
+        if not one_hot:
+            raise ArgumentError(
+                "Only one-hot sequences can be shuffled by pairs of neighbours.",
+                expected="(samples, length, alphabet), at most one 1 per position and 0 elsewhere",
+                received=f"shape {sequences.shape}, values from {sequences.min():.4g} to {sequences.max():.4g}",
+            )
+        alphabet = sequences.shape[-1]
+        table = np.eye(alphabet + 1, alphabet, dtype=sequences.dtype)  # the last row: no symbol
+        symbols = np.where(sequences.any(axis=-1), sequences.argmax(axis=-1), alphabet)
+        found = np.empty((len(sequences), self.count, *sequences.shape[1:]), sequences.dtype)
+        for row, sequence in enumerate(symbols):
+            random = generator(self.seed, [sequence])
+            for index in range(self.count):
+                found[row, index] = table[dinucleotide_shuffle(sequence, random)]
+        return found
+
+
+def mean(data: Any) -> Any:
+    """The mean sample of some data, a reference in the middle of them.
+
+    Args:
+        data: array (count, ...), a list or dict of such arrays, or a ``tf.data.Dataset`` of batches of inputs (or of
+            (inputs, ...) tuples), which is read once and never held as a whole.
+
+    Returns:
+        One sample, structured like the data, float64.
+
+    Raises:
+        ArgumentError: there is no sample.
+
+    Example:
+        >>> import numpy as np
+        >>> mean(np.array([[1.0, 2.0], [3.0, 6.0]]))
+        array([2., 4.])
+    """
+    from kxai import backend
+
+    count, total = 0, None
+    for batch in backend.dataset_batches(data, 1, None) if backend.is_dataset(data) else [data]:
+        arrays = nest.map_leaves(np.asarray, batch)
+        count += min(len(array) for array in nest.leaves(arrays))
+        sums = nest.map_leaves(lambda array: array.sum(axis=0, dtype=np.float64), arrays)
+        total = sums if total is None else nest.map_leaves(np.add, total, sums)
+    if not count:
+        raise ArgumentError("There is no sample to take the mean of.", expected="at least one", received="none")
+    return nest.map_leaves(lambda array: array / count, total)
+
+
+def _check_count(count: object) -> None:
+    if not isinstance(count, (int, np.integer)) or isinstance(count, bool) or count < 1:
+        raise ArgumentError("count counts references per sample.", expected="an int >= 1", received=repr(count))
