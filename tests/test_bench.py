@@ -176,6 +176,14 @@ def test_the_units_are_what_they_say():
     np.testing.assert_allclose(bench_worker.runner(model, Method(FORWARD), x)(x), model(x), atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Deep Taylor explains positive logits")
+@pytest.mark.parametrize("method", bench_methods.CONVOLUTIONAL, ids=lambda method: method.label)
+def test_every_row_has_arguments_that_its_method_takes(method):
+    model = architectures.build("Small", 16)
+    x = architectures.sample(model, 2)
+    assert np.isfinite(bench_worker.runner(model, method, x)(x)).all()
+
+
 def test_what_a_ratio_is_divided_by():
     model = architectures.build("Small", 16)
     counted = {method.label: bench_worker.evaluations(model, method) for method in (DEEPLIFT, SMOOTHGRAD, SCORE_CAM)}
