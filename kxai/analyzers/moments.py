@@ -1,8 +1,8 @@
-"""Moments of the inputs and outputs of affine nodes over a data set: one pass, in float64."""
+"""Moments of what units see and return over a data set: one pass, in float64."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -15,7 +15,7 @@ from kxai.composites import Plan
 from kxai.graph.facts import Facts
 from kxai.graph.graph import Kind, Node
 from kxai.reverse import forward
-from kxai.rules.pattern import filter_axes
+from kxai.rules.pattern import Pattern, Units, units_of
 
 _PER_CHANNEL = frozenset({"y", "yy", "active_count"})
 
@@ -32,7 +32,7 @@ class Moments:
         shift: c, about the mean of y, taken off y so that differences of sums lose no digits.
         y, yy: sums of y - c and of its square.
         x, xy: sums of x and of x (y - c), shaped like the kernel.
-        active_count, active_x, active_xy: the same over active samples.
+        active_count, active_x, active_xy: the same over active samples; None where they were not asked for.
     """
 
     count: float
@@ -41,9 +41,9 @@ class Moments:
     yy: np.ndarray
     x: np.ndarray
     xy: np.ndarray
-    active_count: np.ndarray
-    active_x: np.ndarray
-    active_xy: np.ndarray
+    active_count: np.ndarray | None = None
+    active_x: np.ndarray | None = None
+    active_xy: np.ndarray | None = None
 
     def pattern(self, kernel: np.ndarray) -> np.ndarray:
         """``a = cov[x, y] / var[y]``, shaped like the kernel.
@@ -59,11 +59,11 @@ class Moments:
         Args:
             kernel: w, in the scale of which ``w.a = 1``; 0 for units that never vary or have no sample in the regime.
         """
-        others = np.full_like(self.y, self.count) - self.active_count
-        return (
-            self._ratio(kernel, self.active_x, self.active_xy, self.active_count),
-            self._ratio(kernel, self.x - self.active_x, self.xy - self.active_xy, others),
-        )
+        if self.active_count is None or self.active_x is None or self.active_xy is None:
+            raise AssertionError("the moments of active samples were not asked for")
+        x, xy, count = self.active_x, self.active_xy, self.active_count
+        others = np.full_like(self.y, self.count) - count
+        return self._ratio(kernel, x, xy, count), self._ratio(kernel, self.x - x, self.xy - xy, others)
 
     def _ratio(self, kernel: np.ndarray, x: np.ndarray, xy: np.ndarray, count: np.ndarray) -> np.ndarray:
         axes = tuple(axis for axis, size in enumerate(self.y.shape) if size == 1)
@@ -90,16 +90,17 @@ def activation_after(node: Node, facts: Facts) -> Node | None:
 
 @final
 class MomentsProgram:
-    """A compiled function from a batch of inputs to the moments of every affine node of a plan.
+    """A compiled function from a batch of inputs to the moments of every node of a plan that has patterns.
 
     Args:
         plan: the plan.
+        regimes: whether those of active samples are wanted, too.
         traced: called whenever the function is traced (once, whatever batch sizes follow).
     """
 
-    def __init__(self, plan: Plan, traced: Callable[[], None]) -> None:
-        self.nodes = [node for node in plan.rules if node.kind is Kind.AFFINE]
-        self._plan, self._traced = plan, traced
+    def __init__(self, plan: Plan, regimes: bool, traced: Callable[[], None]) -> None:
+        self.nodes = [(node, known_units(node)) for node, rule in plan.rules.items() if isinstance(rule, Pattern)]
+        self._plan, self._regimes, self._traced = plan, regimes, traced
         inputs = [input_spec(edge) for edge in plan.graph.inputs]
         shifts = [Spec((None,), "float64") for _ in self.nodes]
         # Compiled, and never jitted: computed step by step, TensorFlow's derivative of a strided 1 x 1 convolution by
@@ -108,7 +109,7 @@ class MomentsProgram:
 
     def __call__(self, inputs: list[np.ndarray], shifts: list[np.ndarray] | None = None) -> list[dict[str, np.ndarray]]:
         """Sums over one batch, per node; without shifts these are 0."""
-        given = [np.zeros(_channels(node)) for node in self.nodes] if shifts is None else shifts
+        given = [np.zeros(_count(units)) for _, units in self.nodes] if shifts is None else shifts
         result: list[dict[str, np.ndarray]] = tree.map_structure(backend.to_numpy, self._function(inputs, given))
         return result
 
@@ -116,37 +117,46 @@ class MomentsProgram:
         self._traced()
         run = forward(self._plan, inputs)
         found = []
-        for node, shift in zip(self.nodes, shifts, strict=True):
+        for (node, units), shift in zip(self.nodes, shifts, strict=True):
             step, rectifier = run.steps[node], activation_after(node, self._plan.facts)
             activation = step.outputs[0] if rectifier is None else run.values[rectifier.outputs[0]]
-            found.append(_sums(node, step.inputs[0], step.kernel, activation, shift))
+            kernel = units.kernel() if step.kernel is None else step.kernel
+            active = ops.cast(activation > 0, "float64") if self._regimes else None
+            found.append(_sums(units, step.inputs, kernel, active, shift))
         return found
 
 
-def _sums(node: Node, x: Any, kernel: Any, activation: Any, shift: Any) -> dict[str, Any]:
-    affine: Any = node.affine
-    x, kernel, active = (ops.cast(tensor, "float64") for tensor in (x, kernel, activation > 0))
+def _sums(units: Units, inputs: Sequence[Any], kernel: Any, active: Any, shift: Any) -> dict[str, Any]:
+    xs, kernel = [ops.cast(x, "float64") for x in inputs], ops.cast(kernel, "float64")
     # The sum over samples of x c is the derivative of sum(linear(x, w) c) by w, whatever the linear map.
-    (y,), pull = backend.vjp(lambda w: affine.linear(x, w), kernel)
-    y = y - ops.reshape(shift, affine.channels)
-    axis = len(y.shape) + affine.axis
+    (y,), pull = backend.vjp(lambda w: units.linear(xs, w), kernel)
+    y = y - ops.reshape(shift, units.channels)
+    axis = len(y.shape) + units.axis
     over = [i for i in range(len(y.shape)) if i != axis]
-    return {
+    sums = {
         "count": ops.cast(ops.size(y), "float64") / ops.cast(ops.shape(y)[axis], "float64"),
         "y": ops.sum(y, axis=over),
         "yy": ops.sum(y * y, axis=over),
         "x": pull([ops.ones_like(y)])[0],
         "xy": pull([y])[0],
-        "active_count": ops.sum(active, axis=over),
-        "active_x": pull([active])[0],
-        "active_xy": pull([active * y])[0],
     }
+    if active is not None:
+        sums["active_count"] = ops.sum(active, axis=over)
+        sums["active_x"] = pull([active])[0]
+        sums["active_xy"] = pull([active * y])[0]
+    return sums
 
 
-def _channels(node: Node) -> int:
-    affine: Any = node.affine
-    kernel = affine.kernel()
-    return int(np.prod(kernel.shape)) // int(np.prod([kernel.shape[axis] for axis in filter_axes(affine.kernel_out)]))
+def known_units(node: Node) -> Units:
+    """The units of a node that has patterns."""
+    units = units_of(node)
+    assert units is not None  # what its rule has checked
+    return units
+
+
+def _count(units: Units) -> int:
+    shape = units.kernel().shape
+    return int(np.prod([size for axis, size in enumerate(shape) if axis not in units.axes]))
 
 
 @final
@@ -157,7 +167,7 @@ class Running:
         self.samples = 0
         self._shifts: list[np.ndarray] | None = None
         self._sums: list[dict[str, np.ndarray]] = []
-        self._nodes: list[Node] = []
+        self._nodes: list[tuple[Node, Units]] = []
 
     def add(self, program: MomentsProgram, inputs: list[np.ndarray]) -> None:
         """Add a batch."""
@@ -167,19 +177,18 @@ class Running:
         self._nodes = program.nodes
         self.samples += len(inputs[0])
         if not self._sums:
-            self._sums = found
+            self._sums = [{name: np.array(value) for name, value in sums.items()} for sums in found]
             return
         for total, sums in zip(self._sums, found, strict=True):
             for name, value in sums.items():
-                total[name] = total[name] + value
+                total[name] += value
 
     def moments(self) -> dict[str, tuple[Moments, np.ndarray]]:
         """Moments and kernel (float64) per node path."""
         result = {}
-        for node, shift, sums in zip(self._nodes, self._shifts or [], self._sums, strict=True):
-            affine: Any = node.affine
-            kernel = backend.to_numpy(affine.kernel()).astype("float64")
-            shape = affine.kernel_out
+        for (node, units), shift, sums in zip(self._nodes, self._shifts or [], self._sums, strict=True):
+            kernel = backend.to_numpy(units.kernel()).astype("float64")
+            shape = units.kernel_out
             # What is one number per channel gets the kernel's rank.
             shaped = {name: v.reshape(shape) if name in _PER_CHANNEL else v for name, v in sums.items()}
             count = float(shaped.pop("count"))

@@ -17,7 +17,7 @@ from kxai.analyzers.inputs import to_arrays
 from kxai.analyzers.moments import MomentsProgram, Running, activation_after
 from kxai.analyzers.patterns import Patterns
 from kxai.analyzers.program import Readout
-from kxai.analyzers.quality import rho, units
+from kxai.analyzers.quality import rho, seen_by
 from kxai.composites import Composite, Plan
 from kxai.errors import ArgumentError, InputError, LoadError
 from kxai.graph.facts import RECTIFIERS, Facts
@@ -25,7 +25,7 @@ from kxai.graph.graph import Edge, Kind, Node
 from kxai.progress import track
 from kxai.reverse import Forward
 from kxai.rules import Gradient, Pass, WinnerTakesAll
-from kxai.rules.pattern import AveragePattern, Pattern, ScalePattern, Undefined
+from kxai.rules.pattern import AveragePattern, Pattern, ScalePattern, Undefined, joins
 from kxai.targets import Target
 
 ESTIMATORS = ("x", "w", "linear", "relu")
@@ -49,9 +49,14 @@ def averaging(node: Node, facts: Facts) -> bool:
     return node.kind is Kind.SUM and node.op in _AVERAGES
 
 
-def activated(node: Node, facts: Facts) -> bool:
-    """Affine nodes before a ReLU: units that are not active receive no relevance."""
-    return node.kind is Kind.AFFINE and activation_after(node, facts) is not None
+def units(node: Node, facts: Facts) -> bool:
+    """Affine nodes, and sums of several tensors."""
+    return node.kind is Kind.AFFINE or joins(node)
+
+
+def activated_units(node: Node, facts: Facts) -> bool:
+    """The same before a ReLU: those that are not active receive no relevance."""
+    return units(node, facts) and activation_after(node, facts) is not None
 
 
 def other(node: Node, facts: Facts) -> bool:
@@ -111,7 +116,7 @@ class PatternAnalyzer(BackwardAnalyzer):
         running, programs = Running(), dict[Plan, MomentsProgram]()
         for plan, arrays in self._batches(x, int(batch_size), verbose):
             if plan not in programs:
-                programs[plan] = MomentsProgram(plan, self._count_trace)
+                programs[plan] = MomentsProgram(plan, self._estimator == "relu", self._count_trace)
             running.add(programs[plan], arrays)
         if not running.samples:
             raise InputError("The dataset is empty.", expected="at least one batch", received="none")
@@ -158,7 +163,7 @@ class PatternAnalyzer(BackwardAnalyzer):
         arrays = to_arrays(x, specs)
         plan = self._plan_for(concrete(specs, arrays))
         found = plan.node(node)
-        seen, w, active = units(plan, found, arrays)
+        seen, w, active = seen_by(plan, found, arrays)
         if self._estimator == "x":
             return np.ones(w.shape[1])
         if self._estimator == "w":
@@ -255,8 +260,8 @@ class PatternAnalyzer(BackwardAnalyzer):
             (winning, WinnerTakesAll()),
             (Kind.ROUTE, Gradient()),
             (averaging, Gradient() if weighted else AveragePattern()),
-            (activated, Pattern(self._estimator, weighted, active=True, read=read)),
-            (Kind.AFFINE, pattern),
+            (activated_units, Pattern(self._estimator, weighted, active=True, read=read)),
+            (units, pattern),
             (other, Undefined(type(self).__name__)),
         )
         return Composite(self.name, rows)
@@ -281,12 +286,13 @@ class PatternNet(PatternAnalyzer):
         S_a+-: a+ = (E+[x y] - E+[x] E[y]) / (w.E+[x y] - w.E+[x] E[y]) if active, a- over the other samples if not
 
     so that w.a = 1. Patterns of convolutions are shaped like their kernels; units that never vary, or were never
-    active, have the pattern 0. Batch normalisation is merged. The values of an average are taken to be alike: a = 1.
+    active, have the pattern 0. Batch normalisation is merged. The values of an average are taken to be alike: a = 1. A
+    sum of tensors is a unit per channel, its weights 1: it has patterns as well (the authors define none).
     Of token ids the signal is summed over the embedding.
 
     Args:
-        model: a built Keras model of Dense, convolutions, ReLU, max- and average-pooling, batch normalisation, and
-            layers that move values.
+        model: a built Keras model of Dense, convolutions, ReLU, pooling, batch normalisation, sums, and layers that
+            move values.
         estimator: "relu" (S_a+-, the default), "linear" (S_a): both need ``fit``; "w" (S_w), "x" (S_x).
         normalize: divide the signal of each sample by its largest magnitude: its size means little in deep networks.
             Default False.
@@ -335,11 +341,12 @@ class PatternAttribution(PatternAnalyzer):
     """PatternAttribution: what the signal in the input contributes to the logit, ``R_i = sum_j w_ij a_ij R_j``.
 
     As :class:`PatternNet`, with patterns times weights. Since w.a = 1, a linear layer hands all relevance down; what
-    units that are not active receive is dropped. With "x" it is LRP-0 without biases, with "w" the w^2 rule.
+    units that are not active receive is dropped, and what falls on the padding of a convolution. With "x" it is
+    LRP-0 without biases, with "w" the w^2 rule.
 
     Args:
-        model: a built Keras model of Dense, convolutions, ReLU, max- and average-pooling, batch normalisation, and
-            layers that move values.
+        model: a built Keras model of Dense, convolutions, ReLU, pooling, batch normalisation, sums, and layers that
+            move values.
         estimator: "relu" (S_a+-, the default), "linear" (S_a): both need ``fit``; "w" (S_w), "x" (S_x).
         jit: compile with XLA. Default False.
 

@@ -17,7 +17,7 @@ from kxai import backend, files
 from kxai.analyzers.moments import Running
 from kxai.composites import Plan
 from kxai.errors import ArgumentError, LoadError, NumericalError
-from kxai.graph.graph import Kind
+from kxai.rules.pattern import units_of
 
 FORMAT = "kxai.patterns"
 FORMAT_VERSION = 1
@@ -43,11 +43,9 @@ def described(plan: Plan) -> dict[str, str]:
     Args:
         plan: the plan.
     """
-    found = {}
-    for node in plan.rules:
-        kernel = None if node.kind is not Kind.AFFINE or node.affine is None else node.affine.kernel()
-        found[node.path] = node.op + ("" if kernel is None else f", kernel {tuple(kernel.shape)}")
-    return found
+    units = {node: units_of(node) for node in plan.rules}
+    kernels = {node: "" if u is None else f", kernel {tuple(u.kernel().shape)}" for node, u in units.items()}
+    return {node.path: node.op + kernel for node, kernel in kernels.items()}
 
 
 @final

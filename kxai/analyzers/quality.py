@@ -41,7 +41,7 @@ def rho(x: np.ndarray, y: np.ndarray, signal: np.ndarray) -> float:
     return 1.0 - float(np.sqrt(max(0.0, 1.0 - float(left @ left) / total)))
 
 
-def units(plan: Plan, node: Node, inputs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def seen_by(plan: Plan, node: Node, inputs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the units of a dense or convolutional node see, their weights, and whether they are active.
 
     Args:

@@ -13,21 +13,80 @@ from kxai.errors import RuleError
 from kxai.graph.facts import Facts
 from kxai.graph.graph import Kind, Node
 from kxai.rules.elementwise import sum_to_shape
-from kxai.rules.rule import Rule, Step, quotient
+from kxai.rules.rule import Rule, Step, quotient, times
 
 # (path of a node, whether the regime is the positive one, dtype) -> pattern, shaped like the node's kernel.
 Read = Callable[[str, bool, str], Any]
 
 
-def filter_axes(kernel_out: Sequence[int]) -> list[int]:
-    """Axes of a kernel over which the weights of one output run, from ``Affine.kernel_out``."""
-    return [axis for axis, size in enumerate(kernel_out) if size == 1]
+@final
+@dataclass(frozen=True, eq=False)
+class Units:
+    """The linear part of a node's units, y = w.x.
+
+    Attributes:
+        linear: (inputs, kernel) -> y.
+        kernel: () -> w.
+        kernel_out, axis: see :class:`kxai.graph.affine.Affine`.
+        inputs: how many of the node's inputs it reads.
+    """
+
+    linear: Callable[[Sequence[Any], Any], Any]
+    kernel: Callable[[], Any]
+    kernel_out: tuple[int, ...]
+    axis: int
+    inputs: int
+
+    @property
+    def axes(self) -> list[int]:
+        """Axes of the kernel over which the weights of one output run."""
+        return [axis for axis, size in enumerate(self.kernel_out) if size == 1]
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Shape to which a vector over channels is reshaped to be added to y."""
+        return (-1,) + (1,) * (-1 - self.axis)
+
+
+# What joins tensors of one shape -> weight of each of n tensors.
+_JOINS: dict[str, Callable[[int], list[float]]] = {
+    "add": lambda n: [1.0] * n,
+    "subtract": lambda n: [1.0, -1.0],
+    "average": lambda n: [1 / n] * n,
+}
+
+
+def joins(node: Node) -> bool:
+    """Whether a node adds several tensors."""
+    return node.kind is Kind.SUM and node.op in _JOINS and len(node.inputs) > 1
+
+
+def units_of(node: Node) -> Units | None:
+    """The units of a dense or convolutional node, or of a sum: one per channel, alike at all positions."""
+    affine, edge = node.affine, node.outputs[0]
+    if node.kind is Kind.AFFINE and affine is not None:
+        if affine.kernel_out is None or len(node.inputs) > 1:
+            return None
+        return Units(lambda xs, w: affine.linear(xs[0], w), affine.kernel, affine.kernel_out, affine.axis, 1)
+    channels, count = edge.shape[-1], len(node.inputs)
+    if not joins(node) or channels is None or any(other.shape != edge.shape for other in node.inputs):
+        return None
+    weights = _JOINS[node.op](count)
+
+    def linear(xs: Sequence[Any], w: Any) -> Any:
+        terms = [x * w[i] for i, x in enumerate(xs)]
+        return sum(terms[1:], terms[0])
+
+    def kernel() -> Any:
+        return ops.ones((1, channels), dtype=edge.dtype) * ops.reshape(ops.cast(weights, edge.dtype), (-1, 1))
+
+    return Units(linear, kernel, (1, -1), -1, count)
 
 
 @final
 @dataclass(frozen=True)
 class Pattern(Rule):
-    """The signal of the inputs of an affine node: ``R_i = sum_j a_ij R_j``, or ``sum_j w_ij a_ij R_j`` if weighted.
+    """The signal of what units read: ``R_i = sum_j a_ij R_j``, or ``sum_j w_ij a_ij R_j`` if weighted.
 
     Attributes:
         estimator: which a: "x" (x_i / y_j), "w" (w_ij / sum_i w_ij^2), "linear" and "relu" (read).
@@ -40,48 +99,49 @@ class Pattern(Rule):
     weighted: bool
     active: bool = False
     read: Read | None = field(default=None, repr=False, compare=False)
-    kinds: ClassVar = frozenset({Kind.AFFINE})
+    kinds: ClassVar = frozenset({Kind.AFFINE, Kind.SUM})
 
     def check(self, node: Node, facts: Facts) -> None:
         super().check(node, facts)
-        if node.affine is None or node.affine.kernel_out is None or len(node.inputs) > 1:
+        units = units_of(node)
+        if units is None or not all(edge in facts.graph.active for edge in node.inputs[: units.inputs]):
             raise RuleError(
                 f"Node {node.path!r} has no patterns: which of its weights belong to which output is not known.",
-                expected="Dense or a convolution",
-                received=node.op,
+                expected="Dense, a convolution, or a sum of tensors of one shape that all depend on the input",
+                received=f"{node.op} of {', '.join(str(edge.shape) for edge in node.inputs)}",
                 fix="use LRP or a gradient method.",
             )
 
     def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
-        x, w = step.inputs[0], step.kernel
+        units: Any = units_of(step.node)
+        w = units.kernel() if step.kernel is None else step.kernel
         if self.estimator == "x":
             kernel = w if self.weighted else ops.ones_like(w)
-            return [x * self._sent(step, kernel, quotient(relevance, step.linear))]
-        sent = [self._sent(step, w * a if self.weighted else a, part) for a, part in self._parts(step, relevance)]
-        return [sum(sent[1:], sent[0])]
+            return times(step.inputs, _sent(units, step, kernel, quotient(relevance, step.linear)))
+        result: list[Any] = []
+        for a, part in self._parts(step, units, w, relevance):
+            sent = _sent(units, step, w * a if self.weighted else a, part)
+            result = [one + other for one, other in zip(result, sent, strict=True)] if result else sent
+        return result
 
-    def _parts(self, step: Step, relevance: Any) -> list[tuple[Any, Any]]:
+    def _parts(self, step: Step, units: Units, w: Any, relevance: Any) -> list[tuple[Any, Any]]:
         """Pairs of a pattern and the relevance of the outputs that it is for."""
-        w = step.kernel
         if self.estimator == "w":
-            axes = filter_axes(step.node.affine.kernel_out)  # type: ignore[union-attr, arg-type]
-            return [(quotient(w, ops.sum(ops.square(w), axis=axes, keepdims=True)), relevance)]
+            return [(quotient(w, ops.sum(ops.square(w), axis=units.axes, keepdims=True)), relevance)]
+        read: Any = self.read
+        positive = read(step.node.path, True, w.dtype)
         if self.estimator == "linear" or self.active:
-            return [(self._read(step, True), relevance)]
-        positive, zeros = step.outputs[0] > 0, ops.zeros_like(relevance)
+            return [(positive, relevance)]
+        active, zeros = step.outputs[0] > 0, ops.zeros_like(relevance)
         return [
-            (self._read(step, True), ops.where(positive, relevance, zeros)),
-            (self._read(step, False), ops.where(positive, zeros, relevance)),
+            (positive, ops.where(active, relevance, zeros)),
+            (read(step.node.path, False, w.dtype), ops.where(active, zeros, relevance)),
         ]
 
-    def _read(self, step: Step, positive: bool) -> Any:
-        return self.read(step.node.path, positive, step.kernel.dtype)  # type: ignore[misc]
 
-    @staticmethod
-    def _sent(step: Step, kernel: Any, relevance: Any) -> Any:
-        linear: Any = step.node.affine.linear  # type: ignore[union-attr]
-        _, pull = backend.vjp(lambda x: linear(x, kernel), step.inputs[0])
-        return pull([relevance])[0]
+def _sent(units: Units, step: Step, kernel: Any, relevance: Any) -> list[Any]:
+    _, pull = backend.vjp(lambda *xs: units.linear(xs, kernel), *step.inputs)
+    return pull([relevance])
 
 
 @final
@@ -151,8 +211,7 @@ class Undefined(Rule):
     def check(self, node: Node, facts: Facts) -> None:
         raise RuleError(
             f"{self.method} is not defined for node {node.path!r}.",
-            expected="Dense, convolutions, ReLU, max- and average-pooling, batch normalisation, and layers that move "
-            "values",
+            expected="Dense, convolutions, ReLU, pooling, batch normalisation, sums, and layers that move values",
             received=f"{node.kind.value} ({node.op})",
             fix="use LRP or a gradient method.",
         )
