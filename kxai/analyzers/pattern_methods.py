@@ -14,54 +14,23 @@ from kxai import backend
 from kxai.analyzers.analyzer import Compiled, concrete
 from kxai.analyzers.backward import BackwardAnalyzer
 from kxai.analyzers.inputs import to_arrays
-from kxai.analyzers.moments import MomentsProgram, Running, activation_after
+from kxai.analyzers.moments import MomentsProgram, Running
+from kxai.analyzers.pattern_table import pattern_table
 from kxai.analyzers.patterns import Patterns
 from kxai.analyzers.program import Readout
 from kxai.analyzers.quality import rho, seen_by
 from kxai.composites import Composite, Plan
-from kxai.errors import ArgumentError, InputError, LoadError
-from kxai.graph.facts import RECTIFIERS, Facts
-from kxai.graph.graph import Edge, Kind, Node
+from kxai.errors import ArgumentError, InputError, LoadError, NumericalError
+from kxai.explanation import Explanation
+from kxai.graph.graph import Edge
 from kxai.progress import track
 from kxai.reverse import Forward
-from kxai.rules import Gradient, Pass, WinnerTakesAll
-from kxai.rules.pattern import AveragePattern, Pattern, ScalePattern, Undefined, joins
 from kxai.targets import Target
 
 ESTIMATORS = ("x", "w", "linear", "relu")
 _FITTED = ("linear", "relu")
 _AVERAGES = frozenset({"average_pool", "global_average_pool", "mean"})
 A = TypeVar("A", bound="PatternAnalyzer")
-
-
-def masking(node: Node, facts: Facts) -> bool:
-    """ReLUs."""
-    return node.op in RECTIFIERS
-
-
-def winning(node: Node, facts: Facts) -> bool:
-    """Maxima that have a winner."""
-    return node.kind is Kind.MAX and node.op != "logsumexp"
-
-
-def averaging(node: Node, facts: Facts) -> bool:
-    """Averages over windows or over everything."""
-    return node.kind is Kind.SUM and node.op in _AVERAGES
-
-
-def units(node: Node, facts: Facts) -> bool:
-    """Affine nodes, and sums of several tensors."""
-    return node.kind is Kind.AFFINE or joins(node)
-
-
-def activated_units(node: Node, facts: Facts) -> bool:
-    """The same before a ReLU: those that are not active receive no relevance."""
-    return units(node, facts) and activation_after(node, facts) is not None
-
-
-def other(node: Node, facts: Facts) -> bool:
-    """Everything else."""
-    return True
 
 
 class PatternAnalyzer(BackwardAnalyzer):
@@ -86,6 +55,10 @@ class PatternAnalyzer(BackwardAnalyzer):
     @abstractmethod
     def weighted() -> bool:
         """Whether patterns are multiplied by the weights."""
+
+    def normalizes(self) -> bool:
+        """Whether only directions count."""
+        return False
 
     def fit(self: A, x: Any, batch_size: int = 32, verbose: bool | None = None) -> A:
         """Fit the patterns to data, in one pass; earlier ones are replaced.
@@ -252,19 +225,8 @@ class PatternAnalyzer(BackwardAnalyzer):
         return self._patterns
 
     def composite_table(self) -> Composite:
-        weighted, read = self.weighted(), None if self._patterns is None else self._patterns.tensor
-        pattern = Pattern(self._estimator, weighted, read=read)
-        rows = (
-            (Kind.SCALE, Pass() if weighted else ScalePattern()),
-            (masking, Gradient()),
-            (winning, WinnerTakesAll()),
-            (Kind.ROUTE, Gradient()),
-            (averaging, Gradient() if weighted else AveragePattern()),
-            (activated_units, Pattern(self._estimator, weighted, active=True, read=read)),
-            (units, pattern),
-            (other, Undefined(type(self).__name__)),
-        )
-        return Composite(self.name, rows)
+        read = None if self._patterns is None else self._patterns.tensor
+        return pattern_table(self.name, type(self).__name__, self._estimator, self.weighted(), self.normalizes(), read)
 
     def _prepare(
         self, specs: Any, target: Any, count: int | None, globs: tuple[str, ...], audit: bool
@@ -294,8 +256,9 @@ class PatternNet(PatternAnalyzer):
         model: a built Keras model of Dense, convolutions, ReLU, pooling, batch normalisation, sums, and layers that
             move values.
         estimator: "relu" (S_a+-, the default), "linear" (S_a): both need ``fit``; "w" (S_w), "x" (S_x).
-        normalize: divide the signal of each sample by its largest magnitude: its size means little in deep networks.
-            Default False.
+        normalize: divide the signal of each sample by its largest magnitude, on the way at every node that all of it
+            passes, so that only the direction counts: in deep networks its size means little, and may be beyond all
+            numbers. Default False.
         jit: compile with XLA. Default False.
 
     Raises:
@@ -326,8 +289,24 @@ class PatternNet(PatternAnalyzer):
     def weighted() -> bool:
         return False
 
+    def normalizes(self) -> bool:
+        return self._normalize
+
     def readout(self, plan: Plan, explained: Sequence[Edge]) -> Readout | None:
         return Readout((), _directions) if self._normalize else None
+
+    def _explanation(self, result: dict[str, Any], plan: Plan, resolved: Target, target: Any) -> Explanation:
+        try:
+            return super()._explanation(result, plan, resolved, target)
+        except NumericalError as error:
+            if self._normalize:
+                raise
+            raise NumericalError(
+                "The signal is beyond all numbers.",
+                expected="finite numbers",
+                received=str(error).splitlines()[0],
+                fix="normalize=True keeps its direction only. If that does not help: is model(x) finite?",
+            ) from error
 
 
 def _directions(run: Forward, kept: dict[str, Any], arrived: list[Any]) -> list[Any]:

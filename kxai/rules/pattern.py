@@ -92,12 +92,14 @@ class Pattern(Rule):
         estimator: which a: "x" (x_i / y_j), "w" (w_ij / sum_i w_ij^2), "linear" and "relu" (read).
         weighted: PatternAttribution's form.
         active: whether only units with a positive activation receive relevance, because a ReLU follows.
+        normalize: whether what arrives is first divided by its largest magnitude in each sample.
         read: the patterns that were fitted; "linear" has the positive regime only.
     """
 
     estimator: str
     weighted: bool
     active: bool = False
+    normalize: bool = False
     read: Read | None = field(default=None, repr=False, compare=False)
     kinds: ClassVar = frozenset({Kind.AFFINE, Kind.SUM})
 
@@ -115,6 +117,9 @@ class Pattern(Rule):
     def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
         units: Any = units_of(step.node)
         w = units.kernel() if step.kernel is None else step.kernel
+        if self.normalize:
+            axes = list(range(1, len(relevance.shape)))
+            relevance = quotient(relevance, ops.max(ops.abs(relevance), axis=axes, keepdims=True))
         if self.estimator == "x":
             kernel = w if self.weighted else ops.ones_like(w)
             return times(step.inputs, _sent(units, step, kernel, quotient(relevance, step.linear)))

@@ -469,6 +469,35 @@ def test_normalize(double):
     np.testing.assert_allclose(scaled, np.divide(raw, largest, out=np.zeros_like(raw), where=largest > 0), rtol=1e-12)
 
 
+def test_a_signal_beyond_all_numbers():
+    """40 layers that each enlarge it by 10, of which the score makes up for a half: 1e40 is no float32."""
+    x = keras.Input((3,))
+    y = x
+    for i in range(40):
+        dense = layers.Dense(3, use_bias=False, name=f"dense_{i}")
+        y = dense(y) if i != 20 else layers.Average()([dense(y), layers.Dense(3, use_bias=False, name="branch")(y)])
+    model = keras.Model(x, y)
+    model.set_weights([np.full((3, 3), 0.1) for _ in model.weights])
+    p = 1e21 * np.array([[1.0, 1, 1], [-1, -1, -1]])
+    with pytest.raises(NumericalError, match="The signal is beyond all numbers") as error:
+        kxai.PatternNet(model, "w").explain(p, 0)
+    assert "normalize=True keeps its direction only" in str(error.value)
+    result = kxai.PatternNet(model, "w", normalize=True).explain(p, 0).relevance
+    np.testing.assert_allclose(result, [[1, 1, 1], [-1, -1, -1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("build", [models.residual, models.multi_output])
+def test_normalizing_on_the_way_keeps_the_direction(double, build):
+    """Around branches and with several outputs, too."""
+    case = build()
+    data = models.numbers(*case.inputs.shape[1:], seed=5, samples=40)
+    raw = kxai.PatternNet(case.model).fit(data).explain(case.inputs, case.target).relevance
+    scaled = kxai.PatternNet(case.model, normalize=True).fit(data).explain(case.inputs, case.target).relevance
+    axes = tuple(range(1, raw.ndim))
+    expected = raw / np.abs(raw).max(axis=axes, keepdims=True)
+    np.testing.assert_allclose(scaled, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_quality_orders_the_estimators():
     """On a trained network: chance and weights are bad, linear patterns good, those of active units better."""
     random = np.random.default_rng(0)
@@ -643,5 +672,5 @@ def test_other_affine_layers(method):
 
 def test_what_the_plan_shows():
     text = str(kxai.PatternNet(two_convolutions()).plan())
-    assert "Pattern(estimator='relu', weighted=False, active=True)" in text
-    assert "Pattern(estimator='relu', weighted=False, active=False)" in text
+    for active in (True, False):
+        assert f"Pattern(estimator='relu', weighted=False, active={active}, normalize=False)" in text
