@@ -1,15 +1,17 @@
 """Which methods work on which architectures: one row per network, printed as soon as it is known.
 
-A cell says "works", the residual (score minus total relevance, relative to the score, median over the samples) and the
-seconds until the first result, compilation included. The column "gradient" is the tracer's self-test: the largest
-difference between a composite of plain gradients and TensorFlow's gradient, relative to the largest gradient. Networks
-of keras.applications carry random weights and calibrated normalisation. Each network has a process of its own, and a
-cell that fails does not stop the table; its message follows the row. The exit code is 1 if any cell failed.
+A cell says "works", the residual (score minus total relevance, relative to the score, median over the samples; of class
+activation maps the layer instead) and the seconds until the first result, compilation included. The column "gradient"
+is the tracer's self-test: the largest difference between a composite of plain gradients and TensorFlow's gradient,
+relative to the largest gradient. Networks of keras.applications carry random weights and calibrated normalisation. Each
+network has a process of its own, and a cell that fails does not stop the table; its message follows the row. The exit
+code is 1 if any cell failed.
 
 examples:
   scripts/coverage
   scripts/coverage --only 'EfficientNet*' --only 'ResNet50*'
   scripts/coverage --only VGG16 --size 224
+  scripts/coverage --methods grad_cam layer_cam
   scripts/coverage my_model.keras old.h5
   scripts/coverage --kerashub --only 'GPT*'
 
@@ -28,7 +30,7 @@ import multiprocessing
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,10 +72,10 @@ def main() -> int:
     """Print the table and return the exit code."""
     arguments = parse()
     names = [*arguments.models, *chosen(arguments)]
-    print(row("", columns(names[0])), flush=True)
+    print(row("", columns(names[0], arguments.methods)), flush=True)
     failures = 0
     for name in names:
-        cells, shown = cover(name, arguments.size), Path(name).name
+        cells, shown = cover(name, arguments.size, arguments.methods), Path(name).name
         print(row(shown, (cell.text for cell in cells.values())), flush=True)
         for column, cell in cells.items():
             if cell.problem:
@@ -91,10 +93,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("models", nargs="*", metavar="FILE", help=".keras or .h5 files")
     parser.add_argument("--only", action="append", metavar="PATTERN", help="architectures by shell pattern; repeatable")
     parser.add_argument("--size", type=int, help="height and width of the input (default: small, 32 to 96)")
+    parser.add_argument(
+        "--methods", nargs="+", metavar="METHOD", help="instead of those of the table, such as grad_cam"
+    )
     parser.add_argument("--kerashub", action="store_true", help="tiny networks of KerasHub instead")
     arguments = parser.parse_args()
-    if arguments.kerashub and (arguments.models or arguments.size):
-        parser.error("--kerashub has its own models, of a size of their own: it takes no FILE and no --size")
+    if arguments.kerashub and (arguments.models or arguments.size or arguments.methods):
+        parser.error("--kerashub has its own models and methods: it takes no FILE, no --size and no --methods")
+    unknown = sorted(set(arguments.methods or ()) - set(kxai.methods()))
+    if unknown:
+        parser.error(f"no such method: {', '.join(unknown)} (kxai methods lists them)")
     if arguments.kerashub and not kerashub_models.installed():
         parser.error("KerasHub is not installed: pip install --no-deps keras-hub (see scripts/environment.sh)")
     if arguments.only and not chosen(arguments):
@@ -112,46 +120,51 @@ def chosen(arguments: argparse.Namespace) -> list[str]:
     return [KERASHUB + name for name in names] if arguments.kerashub else names
 
 
-def columns(name: str) -> tuple[str, ...]:
+def columns(name: str, methods: Sequence[str] | None) -> tuple[str, ...]:
     """The columns of a network's row."""
-    return (OPENED, SELF_TEST, *KERASHUB_METHODS) if name.startswith(KERASHUB) else (SELF_TEST, *METHODS)
+    if name.startswith(KERASHUB):
+        return (OPENED, SELF_TEST, *KERASHUB_METHODS)
+    return (SELF_TEST, *METHODS) if methods is None else tuple(methods)
 
 
 def row(name: str, cells: Iterable[str]) -> str:
     return f"{name:<24} " + " ".join(f"{cell:<{WIDTH}}" for cell in cells).rstrip()
 
 
-def cover(name: str, size: int | None) -> dict[str, Cell]:
+def cover(name: str, size: int | None, methods: Sequence[str] | None = None) -> dict[str, Cell]:
     """All cells of one network, computed in a process of its own: its memory goes with it, and so does a crash."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=work, args=(sender, name, size))
+    process = context.Process(target=work, args=(sender, name, size, methods))
     process.start()
     sender.close()
     cells = {}
     with contextlib.suppress(EOFError):
-        for column in columns(name):
+        for column in columns(name, methods):
             cells[column] = receiver.recv()
     process.join()
-    for column in columns(name)[len(cells) :]:
+    for column in columns(name, methods)[len(cells) :]:
         cells[column] = Cell("crashed", f"the process died with exit code {process.exitcode}")
     return cells
 
 
-def work(sender: Any, name: str, size: int | None) -> None:
+def work(sender: Any, name: str, size: int | None, methods: Sequence[str] | None) -> None:
     """Send the cells of one network, each as soon as it is known."""
     warnings.simplefilter("ignore")
     tf.get_logger().setLevel("ERROR")
-    for compute in (kerashub_cells if name.startswith(KERASHUB) else cells_of)(name, size):
+    hub = name.startswith(KERASHUB)
+    for compute in kerashub_cells(name, size) if hub else cells_of(name, size, methods):
         sender.send(attempt(compute))
     sender.close()
 
 
-def cells_of(name: str, size: int | None) -> list[Callable[[], Cell]]:
+def cells_of(name: str, size: int | None, methods: Sequence[str] | None) -> list[Callable[[], Cell]]:
     """What computes the cells of a network of keras.applications, or of a file."""
     built = functools.cache(lambda: model_of(name, size, "float32"))
     test = lambda: self_test(model_of(name, size, architectures.exact_dtype(name)))  # noqa: E731
-    return [test, *(functools.partial(lambda method: explained(built(), method), method) for method in METHODS)]
+    chosen = METHODS if methods is None else methods
+    cells = [functools.partial(lambda method: explained(built(), method), method) for method in chosen]
+    return [test, *cells] if methods is None else cells
 
 
 def model_of(name: str, size: int | None, dtype: str) -> Any:
@@ -199,18 +212,20 @@ def explained(model: Any, method: str) -> Cell:
     try:
         result = kxai.create_analyzer(method, model, **options).explain(x, target)
     except kxai.errors.RuleError:
-        if method != "guided_backprop":
+        if not method.startswith("guided_"):
             raise
         # By design it refuses other activations than ReLUs unless told what to do there.
         note = " (other_activations=gradient)"
         result = kxai.create_analyzer(method, model, other_activations="gradient").explain(x, target)
     seconds = time.perf_counter() - began
+    layers = "".join(f" {path}" for path in result.layers)
     if method == "deep_taylor" and np.all(result.score <= 0):
         return Cell(f"works (score <= 0) {seconds:.1f}s")
     if not any(np.any(array) for array in tf.nest.flatten(result.relevance)):
         return Cell("all zero", "the relevance is zero everywhere")
-    residual = "" if method == "guided_backprop" else f" {np.median(np.abs(result.residual / result.score)):.0e}"
-    return Cell(f"works{note}{residual} {seconds:.1f}s")
+    conserves = not layers and method != "guided_backprop"
+    residual = f" {np.median(np.abs(result.residual / result.score)):.0e}" if conserves else ""
+    return Cell(f"works{note}{residual} {seconds:.1f}s{layers}")
 
 
 def kerashub_cells(name: str, size: int | None) -> list[Callable[[], Cell]]:
