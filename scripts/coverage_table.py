@@ -99,7 +99,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--kerashub", action="store_true", help="tiny networks of KerasHub instead")
     arguments = parser.parse_args()
     if arguments.kerashub and (arguments.models or arguments.size or arguments.methods):
-        parser.error("--kerashub has its own models and methods: it takes no FILE, no --size and no --methods")
+        parser.error("--kerashub has its own models and methods: it takes no FILE and no --size, nor --methods")
     unknown = sorted(set(arguments.methods or ()) - set(kxai.methods()))
     if unknown:
         parser.error(f"no such method: {', '.join(unknown)} (kxai methods lists them)")
@@ -120,7 +120,7 @@ def chosen(arguments: argparse.Namespace) -> list[str]:
     return [KERASHUB + name for name in names] if arguments.kerashub else names
 
 
-def columns(name: str, methods: Sequence[str] | None) -> tuple[str, ...]:
+def columns(name: str, methods: Sequence[str] | None = None) -> tuple[str, ...]:
     """The columns of a network's row."""
     if name.startswith(KERASHUB):
         return (OPENED, SELF_TEST, *KERASHUB_METHODS)

@@ -32,6 +32,20 @@ def test_coverage_shows_every_cell_and_counts_failures(tmp_path, capsys, monkeyp
     assert total == "1 networks, 4 failures"
 
 
+def test_coverage_of_chosen_methods(tmp_path, capsys, monkeypatch):
+    path, _ = save(tmp_path, keras.layers.Conv1D(4, 2, name="conv"))
+    monkeypatch.setattr(sys, "argv", ["coverage", str(path), "--methods", "hires_cam", "lrp.epsilon"])
+    assert coverage_table.main() == 0
+    head, row, _ = capsys.readouterr().out.splitlines()
+    assert head.split() == ["hires_cam", "lrp.epsilon"]
+    assert row.count("works") == 2
+    assert row.split()[3] == "conv"
+    monkeypatch.setattr(sys, "argv", ["coverage", "--methods", "hires_cma"])
+    with pytest.raises(SystemExit, match="2"):
+        coverage_table.main()
+    assert "no such method: hires_cma" in capsys.readouterr().err
+
+
 def test_coverage_refuses_patterns_without_a_match(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["coverage", "--only", "NoSuchNet*"])
     with pytest.raises(SystemExit, match="2"):
@@ -61,7 +75,7 @@ def test_a_crash_is_a_cell(monkeypatch):
     assert "exit code 3" in cells["deep_taylor"].problem
 
 
-def dies(sender, name, size):
+def dies(sender, name, size, methods):
     sys.exit(3)
 
 

@@ -172,9 +172,9 @@ def _named(graph: Graph, maps: Sequence[Sequence[Edge]], layer: Any) -> list[lis
 
 
 def _several(graph: Graph, position: int, edges: Sequence[Edge], layer: Any) -> ArgumentError:
-    which = "The model ends" if layer is None else "The layer gives"
+    which = "The model ends in" if layer is None else "The layer has"
     return ArgumentError(
-        f"{which} in {len(edges)} feature maps of input {graph.inputs[position].name!r}.",
+        f"{which} {len(edges)} feature maps of input {graph.inputs[position].name!r}.",
         expected="one for each input",
         received=", ".join(graph.producer[edge].path for edge in edges),
         fix="name one of them: layer=...",
