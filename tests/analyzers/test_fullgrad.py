@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -148,6 +149,19 @@ def test_implicit_biases_of_activations(double, activation, function, slope):
     n = np.array([[-2.0, -0.3, 0.7, 9.0]])
     e = kxai.FullGrad(model, psi=None).explain(n)
     np.testing.assert_allclose(e.absorbed["phi"], (function(n) - slope(n) * n) @ w[:, 0], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["fer_mini_xception", pytest.param("efficientnet_lite0", marks=pytest.mark.slow)])
+def test_terms_of_trained_networks(name):
+    path = Path(__file__).resolve().parents[3] / "shared" / "models" / f"{name}.keras"
+    if not path.is_file():
+        pytest.skip(f"there is no {path}")
+    model = kxai.load(path)
+    x = models.numbers(*model.input_shape[1:], samples=2)
+    e = kxai.FullGrad(model, psi=None).explain(x)
+    # Float32: the terms of some hundred layers are up to a hundred times as large as their sum.
+    np.testing.assert_allclose(e.residual - terms(e), 0, atol=1e-4)
+    assert np.abs(terms(e)).max() > 0.1
 
 
 def psi_channel(m):

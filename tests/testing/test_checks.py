@@ -532,6 +532,13 @@ def test_sick_analyzers_are_seen(sick, message):
     assert message in str(failure.value)
 
 
+def test_a_fitted_analyzer_must_refuse_other_weights():
+    fitted = []
+    with pytest.raises(AssertionError, match="other weights are refused until it is fitted again"):
+        check_analyzer(Sick, cases=[models.mlp], twins=[], fit=fitted.append)
+    assert fitted
+
+
 def test_an_analyzer_without_rules_has_no_plan():
     with pytest.raises(ArgumentError, match="sick gives no rules to the nodes of a model"):
         Sick(models.mlp().model).plan()
