@@ -120,7 +120,8 @@ class Analyzer(ABC):
             target: None (the predicted class), an int, ints (one per sample), floats (weights over the outputs), a
                 :class:`Contrast`, an output's name, a dict {output name: target}, or a callable over the outputs;
                 scores of tf-keras-vis mean what they mean there.
-            batch_size: samples computed at once, >= 1, default 32; bounds the memory.
+            batch_size: rows computed at once, >= 1, default 32; bounds the memory. A row is a sample, or one of
+                the many points at which some methods look for each sample.
             layers: globs over node paths; the relevance of these nodes' outputs is returned in ``.layers``.
             audit: account per node for relevance that is not handed on, in ``.absorbed``. Default False.
             verbose: show a progress bar; None (default) shows one on a terminal if it takes long.

@@ -14,7 +14,8 @@ from kxai.analyzers.backward import remembered
 from kxai.analyzers.cuts import check_movable, cut_at
 from kxai.analyzers.fields import Arrays, Clean, Field, GradientField
 from kxai.analyzers.gradient import GradientAnalyzer
-from kxai.errors import ArgumentError
+from kxai.composites import Plan
+from kxai.errors import ArgumentError, InputError
 from kxai.explanation import Explanation
 from kxai.targets import Target
 
@@ -93,6 +94,7 @@ class SamplingAnalyzer(GradientAnalyzer):
     def _field(self, specs: Any, target: Any, count: int | None, size: int) -> tuple[Field, Any, Target]:
         """(what is evaluated, specs of what is changed, resolved target)."""
         plan = self._plan_for(specs)
+        _check_stateless(plan)
         resolved = self._targeted(plan.graph, target, count)
 
         def make() -> GradientField:
@@ -154,6 +156,18 @@ class SamplingAnalyzer(GradientAnalyzer):
             return explanation
 
         return whole, resolved
+
+
+def _check_stateless(plan: Plan) -> None:
+    for node in plan.graph.nodes:
+        if node.loop is not None and node.loop.order.batch is not None:
+            raise InputError(
+                f"Layer {node.path!r} is stateful: it holds the states of {node.loop.order.batch} samples, and the "
+                "points of one sample are not computed in batches of that size.",
+                expected="a layer that is not stateful",
+                received=f"stateful=True in {node.path!r}",
+                fix="build the model again with stateful=False and give it the same weights.",
+            )
 
 
 def _walked(field: Field, clean: Clean, walk: Walk, size: int) -> Iterator[tuple[float, list[Arrays]]]:

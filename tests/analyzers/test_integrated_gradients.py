@@ -400,6 +400,27 @@ def test_what_cannot_be_kept_is_refused():
         IG(models.dict_inputs().model).explain(models.dict_inputs().inputs)
 
 
+def test_stateful_layers_are_refused():
+    stack = [layers.LSTM(3, stateful=True, name="memory"), layers.Dense(2)]
+    model = keras.Sequential([keras.Input((5, 3), batch_size=4), *stack])
+    with pytest.raises(InputError, match=r"Layer 'memory' is stateful(.|\n)*stateful=False"):
+        IG(model).explain(models.numbers(5, 3))
+
+
+@pytest.mark.parametrize("build", [models.subclassed, models.gru, models.residual, models.vision_transformer])
+def test_models_of_other_structures(build):
+    case = build()
+    # 150 steps over the kinks of a small network; layer normalisation turns quickly near zero.
+    found = IG(case.model, 0.2, 150).explain(case.inputs, 1)
+    assert np.abs(found.residual).max() < 0.01
+
+
+def test_xla():
+    case = models.mlp()
+    plain, fast = (IG(case.model, 0.2, 3, jit=jit).explain(case.inputs, 1) for jit in (False, True))
+    np.testing.assert_allclose(fast.relevance, plain.relevance, rtol=1e-4, atol=1e-6)
+
+
 def test_mixed_precision():
     keras.config.set_dtype_policy("mixed_float16")
     try:

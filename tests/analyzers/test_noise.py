@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -237,3 +239,25 @@ def test_no_more_rows_than_asked_for():
     kxai.SmoothGrad(Spy(case.model), num_samples=11).explain(case.inputs, batch_size=3)
     # Three samples and their 33 noisy ones, then one and its 11.
     assert sizes == [3, *[3] * 11, 1, 3, 3, 3, 2]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [kxai.FullGrad, kxai.DeepTaylor, kxai.GuidedBackprop, partial(kxai.create_analyzer, "score_cam"),
+     partial(kxai.create_analyzer, "guided_grad_cam"), partial(kxai.IntegratedGradients, num_steps=3)],
+    ids=["fullgrad", "deep_taylor", "guided_backprop", "score_cam", "guided_grad_cam", "integrated_gradients"],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::kxai.KxaiWarning")
+def test_any_method_is_a_base(make):
+    case = models.cnn()
+    base = make(case.model)
+    smooth = kxai.SmoothGrad(base, num_samples=4)
+    found = smooth.explain(case.inputs)
+    plain = base.explain(case.inputs)
+    assert found.relevance.shape == plain.relevance.shape
+    np.testing.assert_array_equal(found.target, plain.target)
+    np.testing.assert_array_equal(found.score, plain.score)
+    parts = smooth.explain(case.inputs, batch_size=3)
+    np.testing.assert_allclose(found.relevance, parts.relevance, rtol=1e-3, atol=1e-5 * np.abs(found.relevance).max())
+    still = kxai.SmoothGrad(base, 0.0, 2).explain(case.inputs)
+    np.testing.assert_allclose(still.relevance, plain.relevance, rtol=1e-3, atol=1e-5 * np.abs(plain.relevance).max())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, final
 
@@ -12,13 +12,13 @@ import numpy as np
 from keras import ops, tree
 
 from kxai import backend
+from kxai.analyzers.analyzer import Step, Stepwise
 from kxai.analyzers.cam.base import CAMAnalyzer, activations, input_sizes
 from kxai.analyzers.cam.gradient import weighted
 from kxai.analyzers.scores import Explained, Spec, input_spec
 from kxai.analyzers.upsample import upsample
 from kxai.composites import Plan
 from kxai.errors import InputError, NumericalError
-from kxai.explanation import Explanation
 from kxai.graph.cut import beyond
 from kxai.graph.feature_maps import FeatureMap
 from kxai.graph.graph import Edge, Graph
@@ -44,12 +44,16 @@ class ScoredCAM(CAMAnalyzer):
         super().__init__(model, layer, relu=relu, resize=resize, strip_softmax=strip_softmax, jit=jit)
         self._chunk = threading.local()
 
-    def explain(
-        self, x: Any, target: Any = None, batch_size: int = 32, *, layers: str | Sequence[str] = (),
-        audit: bool = False, verbose: bool | None = None,
-    ) -> Explanation:  # fmt: skip
-        self._chunk.rows = batch_size
-        return super().explain(x, target, batch_size, layers=layers, audit=audit, verbose=verbose)
+    def stepwise(
+        self, specs: Any, target: Any, count: int | None, globs: tuple[str, ...], audit: bool, batch_size: int
+    ) -> tuple[Stepwise, Target]:
+        run, resolved = super().stepwise(specs, target, count, globs, audit, batch_size)
+
+        def chunked(batch: list[np.ndarray], data: list[np.ndarray], rows: np.ndarray) -> Iterator[Step]:
+            self._chunk.rows = batch_size
+            yield from run(batch, data, rows)
+
+        return chunked, resolved
 
     @abstractmethod
     def tail(self, graph: Graph, found: FeatureMap) -> Graph:
