@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
+import keras
 from keras import tree
 
 from kxai.composites import Plan, make_plan
@@ -74,7 +75,8 @@ def cut_at(plan: Plan, layer: Any, specs: Any) -> Cut:
 
 
 def _edge(graph: Graph, layer: Any) -> Edge:
-    edge = next((e for e in graph.inputs if isinstance(layer, str) and e.name == layer), None)
+    name = layer.name if isinstance(layer, keras.layers.InputLayer) else layer
+    edge = next((e for e in graph.inputs if isinstance(name, str) and e.name == name), None)
     edge = layer_output(graph, layer) if edge is None else edge
     known = all(size is not None for size in edge.shape[1:])
     if not (edge.is_float and edge.batch == (0, 1) and known):
@@ -91,16 +93,23 @@ def _path(graph: Graph, edge: Edge) -> str:
 
 
 def _check_order(graph: Graph, edges: Sequence[Edge], names: Sequence[str]) -> None:
-    for edge, name in zip(edges, names, strict=True):
+    for i, edge in enumerate(edges):
         before = ancestors(graph, edge)
-        for other, earlier in zip(edges, names, strict=True):
-            if other in before or (other is edge and earlier != name):
+        for j, other in enumerate(edges):
+            if other in before or (other is edge and i != j):
                 raise ArgumentError(
-                    f"Layer {name!r} is computed from {earlier!r}.",
+                    f"Layer {names[i]!r} is {'computed from' if other in before else 'the same as'} {names[j]!r}.",
                     expected="layers side by side",
-                    received=f"{earlier!r} before {name!r}",
+                    received=", ".join(map(repr, names)),
                     fix="name one of the two.",
                 )
+
+
+def portable(plan: Plan, layer: Any) -> Any:
+    """The same layers by their paths, which hold for other models of that structure."""
+    if isinstance(layer, list):
+        return [portable(plan, one) for one in layer]
+    return _path(plan.graph, _edge(plan.graph, layer)) if isinstance(layer, keras.Layer) else layer
 
 
 def ancestors(graph: Graph, edge: Edge) -> set[Edge]:

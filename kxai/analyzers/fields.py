@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, final
 
 import numpy as np
 from keras import ops, tree
 
-from kxai.analyzers.analyzer import Analyzer, Step
+from kxai.analyzers.analyzer import Analyzer, Step, Stepwise
 from kxai.analyzers.backward import chosen_target
 from kxai.analyzers.cuts import Cut
 from kxai.analyzers.references import References
@@ -182,12 +183,14 @@ class AnalyzerField(Field):
 
     def __init__(self, analyzer: Analyzer, specs: Any, target: Any, count: int | None, size: int) -> None:
         self.structure = specs
-        self._analyzer, self._specs, self._size = analyzer, specs, size
-        self._run, self.resolved = analyzer.stepwise(specs, target, count, (), False, size)
+        self._analyzer = analyzer
+        self._prepared = partial(analyzer.stepwise, specs, count=count, globs=(), audit=False, batch_size=size)
+        self._run, self.resolved = self._prepared(target=target)
+        self._fixed: Stepwise | None = None
 
     def clean(self, batch: Arrays, data: Arrays, rows: np.ndarray, size: int) -> Clean:
         parts = [_last(self._run(*part)) for part in _chunks((batch, data, rows), size)]
-        whole = Explanation.concatenate(parts)
+        whole = self._analyzer._finished(Explanation.concatenate(parts))
         outputs, target = tree.flatten(whole.outputs), whole.target
         several = list(target.values()) if isinstance(target, Mapping) else [target]
         given = zip(several, self.resolved.parts, strict=True) if self.resolved.parts else ()
@@ -204,10 +207,11 @@ class AnalyzerField(Field):
         )
 
     def at(self, points: Arrays, samples: np.ndarray, clean: Clean) -> Arrays:
-        pairs = zip(self.resolved.parts, clean.data, strict=True)
-        fixed = replace(self.resolved, parts=tuple(replace(part, form="weights", data=t[:1]) for part, t in pairs))
-        run, _ = self._analyzer.stepwise(self._specs, fixed, None, (), False, self._size)
-        found = _last(run(points, [t[samples] for t in clean.data], clean.rows[samples]))
+        if self._fixed is None:
+            pairs = zip(self.resolved.parts, clean.data, strict=True)
+            parts = tuple(replace(part, form="weights", data=t[:1]) for part, t in pairs)
+            self._fixed, _ = self._prepared(target=replace(self.resolved, parts=parts))
+        found = _last(self._fixed(points, [t[samples] for t in clean.data], clean.rows[samples]))
         return [np.asarray(array) for array in tree.flatten(found.relevance)]
 
 

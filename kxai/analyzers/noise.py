@@ -128,7 +128,7 @@ class NoiseAnalyzer(SamplingAnalyzer):
 
     def bind(self, model: Any) -> Analyzer:
         base = model if self._base is None else self._base.bind(model)
-        return type(self)(base, **self.hyperparameters())
+        return type(self)(base, **self._portable())
 
     def __repr__(self) -> str:
         shown = "".join(f", {key}={value!r}" for key, value in self.hyperparameters().items())

@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import keras
 import numpy as np
 from keras import tree
 
-from kxai.analyzers.analyzer import Compiled, Step, Stepwise
+from kxai.analyzers.analyzer import Analyzer, Compiled, Step, Stepwise
 from kxai.analyzers.backward import remembered
-from kxai.analyzers.cuts import check_movable, cut_at
+from kxai.analyzers.cuts import check_movable, cut_at, portable
 from kxai.analyzers.fields import Arrays, Clean, Field, GradientField
 from kxai.analyzers.gradient import GradientAnalyzer
 from kxai.composites import Plan
@@ -68,6 +69,16 @@ class SamplingAnalyzer(GradientAnalyzer):
         super().__init__(model, strip_softmax=strip_softmax, jit=jit)
         self._layer = list(layer) if isinstance(layer, tuple) else layer
         self._fields: dict[Any, GradientField] = {}
+
+    def bind(self, model: Any) -> Analyzer:
+        return type(self)(model, **self._portable())
+
+    def _portable(self) -> dict[str, Any]:
+        """Hyperparameters that hold for other models: a layer of this one becomes its path."""
+        given = self.hyperparameters()
+        layers = self._layer if isinstance(self._layer, list) else [self._layer]
+        own = any(isinstance(layer, keras.Layer) for layer in layers)
+        return {**given, "layer": portable(self.plan(), self._layer)} if own else given
 
     @abstractmethod
     def _walks(self, moved: Any, inputs: Any, count: int | None) -> MakeWalk:

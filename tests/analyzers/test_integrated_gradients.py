@@ -244,6 +244,31 @@ def test_layers_in_nested_models():
     assert "outer/inner" in str(nodes)
 
 
+def test_layers_as_objects_are_found_in_other_models():
+    one, two = models.tokens(), models.tokens()
+    two.model.set_weights([2 * w for w in two.model.get_weights()])
+    bound = IG(one.model, num_steps=3, layer=one.model.layers[0]).bind(two.model)
+    # Keras counts its layers: give the second model's embedding the first one's path.
+    assert bound.hyperparameters()["layer"] == one.model.layers[0].name
+    case = models.dict_inputs()
+    age, embedding = case.model.get_layer("age"), next(x for x in case.model.layers if isinstance(x, layers.Embedding))
+    ig = IG(case.model, num_steps=3, layer=[embedding, age])
+    named = ig.bind(case.model)
+    assert named.hyperparameters()["layer"] == [embedding.name, "age"]
+    for found, expected in zip(named.explain(case.inputs).relevance, ig.explain(case.inputs).relevance, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_outputs_that_are_no_rows_of_samples():
+    inner = layers.Conv2D(2, 3, name="inner")
+    stack = [layers.TimeDistributed(inner, name="frames"), layers.Flatten(), layers.Dense(2)]
+    model = keras.Sequential([keras.Input((3, 6, 6, 2)), *stack])
+    x = models.numbers(3, 6, 6, 2)
+    with pytest.raises(ArgumentError, match=r"cannot be changed per sample(.|\n)*one row per sample"):
+        IG(model, layer="frames/inner").explain(x)
+    assert IG(model, num_steps=2, layer="frames").explain(x).relevance.shape == (4, 3, 4, 4, 2)
+
+
 def test_float_token_ids_are_token_ids():
     stack = [layers.Embedding(11, 3, name="words"), layers.Flatten(), layers.Dense(2)]
     model = keras.Sequential([keras.Input((4,)), *stack])  # Keras takes them as float32 unless told otherwise
@@ -375,6 +400,7 @@ def test_a_sample_that_is_its_own_baseline():
         ({"baseline": np.nan}, ArgumentError, "is not finite"),
         ({"layer": "dens"}, UnknownNameError, "Unknown layer 'dens'"),
         ({"layer": []}, ArgumentError, "layer is an empty list"),
+        ({"layer": ["*re_lu*", "*re_lu*"]}, ArgumentError, r"'\*re_lu\*' is the same as '\*re_lu\*'"),
         ({"layer": 3}, ArgumentError, "This is no layer"),
         ({"layer": ["*re_lu*", "logits"]}, ArgumentError, r"'logits' is computed from '\*re_lu\*'"),
         ({"layer": "logits/softmax"}, ArgumentError, r"does not depend on layer(.|\n)*strip_softmax=False"),

@@ -153,6 +153,24 @@ def test_smoothed_integrated_gradients():
     np.testing.assert_allclose(found.base, [1.0])
 
 
+def test_bases_with_something_of_their_own_for_each_sample():
+    case = models.mlp()
+    own = case.inputs[::-1] / 2
+    ig = kxai.IntegratedGradients(case.model, own, 3)
+    found = kxai.SmoothGrad(ig, num_samples=4).explain(case.inputs, 1, 3)
+    for i in range(4):
+        alone = kxai.SmoothGrad(kxai.IntegratedGradients(case.model, own[i], 3), num_samples=4)
+        expected = alone.explain(case.inputs[i : i + 1], 1)
+        np.testing.assert_allclose(found.relevance[i], expected.relevance[0], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found.base[i], expected.base[0], rtol=1e-5)
+
+
+def test_the_base_warns():
+    case = models.mlp()
+    with pytest.warns(kxai.KxaiWarning, match="Deep Taylor explains positive logits"):
+        kxai.SmoothGrad(kxai.DeepTaylor(case.model), num_samples=2).explain(case.inputs, np.array([-1.0, -1.0, -1.0]))
+
+
 def test_at_the_embedding():
     case = models.tokens()
     found = kxai.SmoothGrad(case.model, num_samples=4, layer="embedding*").explain(case.inputs)
