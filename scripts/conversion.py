@@ -13,7 +13,7 @@ anything to compare with, the published lists in expected.json.
 
 examples:
   scripts/conversion FOLDER
-  scripts/conversion FOLDER --methods gradient_x_input ig_10
+  scripts/conversion FOLDER --methods rescale revealcancel
   scripts/conversion FOLDER --conversions '8->3' '7->1' --json
 """
 
@@ -89,6 +89,13 @@ METHODS = {
         "integrated gradients, 10 steps",
         lambda model: kxai.IntegratedGradients(model, num_steps=10, grid="midpoint"),
         published="integrated_grads_10",
+        complete=True,
+    ),
+    "rescale": Method("DeepLIFT, Rescale", lambda model: kxai.DeepLIFT(model, rule="rescale"), complete=True),
+    "revealcancel": Method(
+        "DeepLIFT, RevealCancel",
+        lambda model: kxai.DeepLIFT(model, rule="reveal_cancel"),
+        published="revealcancel",
         complete=True,
     ),
 }

@@ -1,11 +1,11 @@
 """Which methods work on which architectures: one row per network, printed as soon as it is known.
 
-A cell says "works", the residual (score minus total relevance, relative to the score, median over the samples; of class
-activation maps the layer instead) and the seconds until the first result, compilation included. The column "gradient"
-is the tracer's self-test: the largest difference between a composite of plain gradients and TensorFlow's gradient,
-relative to the largest gradient. Networks of keras.applications carry random weights and calibrated normalisation. Each
-network has a process of its own, and a cell that fails does not stop the table; its message follows the row. The exit
-code is 1 if any cell failed.
+A cell says "works", the residual (score minus total relevance, relative to the score, for DeepLIFT to its difference
+from the score of zeros, median over the samples; of class activation maps the layer instead) and the seconds until the
+first result, compilation included. The column "gradient" is the tracer's self-test: the largest difference between a
+composite of plain gradients and TensorFlow's gradient, relative to the largest gradient. Networks of keras.applications
+carry random weights and calibrated normalisation. Each network has a process of its own, and a cell that fails does not
+stop the table; its message follows the row. The exit code is 1 if any cell failed.
 
 examples:
   scripts/coverage
@@ -48,7 +48,10 @@ with notices_dropped():
     from kxai.graph.graph import Kind
     from scripts import architectures, kerashub_models, tape
 
-METHODS = ("lrp.epsilon_plus", "lrp.epsilon", "lrp.epsilon_gamma_box", "deep_taylor", "guided_backprop")
+METHODS = (
+    "lrp.epsilon_plus", "lrp.epsilon", "lrp.epsilon_gamma_box", "deep_taylor", "guided_backprop",
+    "deeplift", "deeplift.reveal_cancel",
+)  # fmt: skip
 BOUNDED = ("lrp.epsilon_gamma_box", "deep_taylor")  # they take the range of the inputs
 SELF_TEST = "gradient"
 OPENED = "opened"
@@ -224,7 +227,8 @@ def explained(model: Any, method: str) -> Cell:
     if not any(np.any(array) for array in tf.nest.flatten(result.relevance)):
         return Cell("all zero", "the relevance is zero everywhere")
     conserves = not layers and method != "guided_backprop"
-    residual = f" {np.median(np.abs(result.residual / result.score)):.0e}" if conserves else ""
+    gap = np.median(np.abs(result.residual / (result.score - result.base)))
+    residual = f" {gap:.0e}" if conserves else ""
     return Cell(f"works{note}{residual} {seconds:.1f}s{layers}")
 
 

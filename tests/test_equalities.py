@@ -32,7 +32,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     **{name: {"estimator": "w"} for name in PATTERNS},
 }
 # Methods that need samples to compare with, and the argument's name.
-BACKGROUNDS = {"expected_gradients": "baselines", "gradient_shap": "baselines", "deepshap": "background"}
+BACKGROUNDS = {"deepshap": "background", "expected_gradients": "baselines", "gradient_shap": "baselines"}
 HERE = sorted(set(METHODS) - set(UNDEFINED))
 
 
@@ -90,6 +90,7 @@ def residual_network(dtype: str) -> Any:
 # f(t x) = t f(x) makes these one method; grids that begin at 0 are left out, where a ReLU's derivative is 0.
 HOMOGENEOUS = [
     ("lrp.zero", {}),
+    ("deeplift", {}),
     *[("integrated_gradients", {"grid": grid, "num_steps": 7}) for grid in ("midpoint", "right", "gauss_legendre")],
 ]  # fmt: skip
 
@@ -123,7 +124,7 @@ GRADIENTS = """
 DEPENDS: dict[str, str] = {
     **dict.fromkeys(GRADIENTS, FUNCTION),
     **dict.fromkeys(("guided_backprop", "deconvnet", "deep_taylor", "deep_taylor.bounded", *PATTERNS), NETWORK),
-    **dict.fromkeys((name for name in METHODS if name.startswith(("deeplift", "deepshap"))), NETWORK),
+    **dict.fromkeys(("deeplift", "deeplift.reveal_cancel", "deeplift.genomics_default", "deepshap"), NETWORK),
     **{name: CONNECTIONS if "flat" in name else NETWORK for name in ALL_LRP},
     **{f"lrp.{name}": RELUS for name in ("zero", "z", "epsilon", "attn", "cp")},
     # Composites for CNNs: their rule for dense layers is epsilon.

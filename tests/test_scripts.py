@@ -26,7 +26,7 @@ def test_coverage_shows_every_cell_and_counts_failures(tmp_path, capsys, monkeyp
     head, row, *problems, total = capsys.readouterr().out.splitlines()
     assert head.split() == [coverage_table.SELF_TEST, *coverage_table.METHODS]
     assert row.startswith("model.keras  ")
-    assert row.count("works") == 2  # the gradients
+    assert row.count("works") == 4  # the gradients and DeepLIFT
     assert row.count("RuleError") == len(problems) == 4
     assert "lrp.epsilon: RuleError: Node 'softmax" in problems[1]
     assert total == "1 networks, 4 failures"
