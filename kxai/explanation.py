@@ -36,7 +36,8 @@ class Explanation:
 
     Args:
         relevance: array, or list, tuple or dict of arrays, structured and shaped like the model's inputs,
-            ``(batch, ...)``, channels last, floating point, finite. Token ids carry one number per token.
+            ``(batch, ...)``, channels last, floating point, finite. Token ids carry one number per token; maps over
+            positions have one channel, ``(batch, *spatial, 1)``.
             bfloat16, which NumPy does not know, becomes float32 without loss.
         outputs: the model's outputs for the batch, structured like them, ``(batch, ...)`` each.
         target: what was explained: integers ``(batch,)``, the classes; or weights ``(batch, units)``; or text; for a

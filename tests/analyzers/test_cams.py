@@ -302,6 +302,21 @@ def counting(function, rows):
     return run
 
 
+@pytest.mark.parametrize("name", ["grad_cam", "score_cam", "ablation_cam", "opti_cam", "eigen_cam"])
+def test_mixed_precision(name):
+    """The graph computes it in single precision."""
+
+    def build(policy):
+        maps = layers.Conv2D(4, 3, strides=2, activation="tanh", name="maps", dtype=policy)
+        head = [layers.GlobalAveragePooling2D(dtype=policy), layers.Dense(3, "softmax", dtype="float32")]
+        return models.seeded(keras.Sequential([keras.Input((9, 9, 2)), maps, *head]))
+
+    x = models.numbers(9, 9, 2)
+    found, expected = (kxai.create_analyzer(name, build(p)).explain(x, 1) for p in ("mixed_float16", "float32"))
+    assert found.relevance.dtype == np.float32
+    np.testing.assert_allclose(found.relevance, expected.relevance, rtol=1e-5, atol=1e-6)
+
+
 # Errors.
 
 

@@ -319,6 +319,15 @@ class Listed(Sick):
         return [relevance]
 
 
+class Summed(Sick):
+    """One number per row, called one per position."""
+
+    granularity = "position"
+
+    def relevance(self, relevance):
+        return relevance.sum(axis=-1, keepdims=True)
+
+
 class Double(Sick):
     def relevance(self, relevance):
         return relevance.astype("float64")
@@ -497,6 +506,7 @@ class Unkept(Sick):
     ("sick", "message"),
     [
         (Listed, "relevance is structured like the inputs"),
+        (Summed, "relevance is structured like the inputs"),
         (Double, "dtype of relevance"),
         (OtherOutputs, "outputs are the model's"),
         (OtherScore, "second call = first [mlp, score]"),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, final
 
+import keras
 import numpy as np
 from keras import ops, tree
 
@@ -92,14 +93,24 @@ class ScoredCAM(CAMAnalyzer):
     ) -> Callable[[list[np.ndarray], list[np.ndarray]], dict[str, Any]]:
         maps = self.maps(plan, explained)
         forward = Clean(plan.graph, target, maps, self._count_trace, self._jit)
-        scorers = [_Scorer(self, plan.graph, target, found) for found in maps]
+        tails = [self.tail(plan.graph, found) for found in maps]
+        scorers: dict[str, _Scorer] = {}
+
+        def scorer(found: FeatureMap, tail: Graph, value: Any) -> _Scorer:
+            # In mixed precision a value may be wider than its edge says.
+            with self._lock:
+                if found.path not in scorers:
+                    dtype = keras.backend.standardize_dtype(value.dtype)
+                    scorers[found.path] = _Scorer(self, plan.graph, tail, target, found, dtype)
+                return scorers[found.path]
 
         def run(batch: list[np.ndarray], data: list[np.ndarray]) -> dict[str, Any]:
             clean = forward(batch, data)
             given = [ops.cast(weights, "float32") for weights in clean["weights"]]
             raws = []
-            for found, scorer in zip(maps, scorers, strict=True):
-                scores = scorer(batch, clean["values"][found.path], given, self._chunk.rows)
+            for found, tail in zip(maps, tails, strict=True):
+                value = clean["values"][found.path]
+                scores = scorer(found, tail, value)(batch, value, given, self._chunk.rows)
                 alpha = self.weights(backend.to_numpy(clean["score"]), scores)
                 raws.append(weighted(clean["maps"][found.path], ops.cast(alpha, clean["maps"][found.path].dtype)))
             return result(self, clean, maps, raws, batch)
@@ -181,13 +192,14 @@ def fixed(target: Target) -> Target:
 class _Scorer:
     """Scores of all channels of one map."""
 
-    def __init__(self, method: ScoredCAM, graph: Graph, target: Target, found: FeatureMap) -> None:
-        self._method, self._graph, self._found = method, graph, found
-        self._tail = method.tail(graph, found)
-        self._explained = Explained(self._tail, fixed(target))
+    def __init__(
+        self, method: ScoredCAM, graph: Graph, tail: Graph, target: Target, found: FeatureMap, dtype: str
+    ) -> None:
+        self._method, self._tail, self._found = method, tail, found
+        self._explained = Explained(tail, fixed(target))
         specs = (
             [input_spec(edge) for edge in graph.inputs],
-            Spec(found.edge.shape, found.edge.dtype),
+            Spec(found.edge.shape, dtype),
             self._explained.specs,
             Spec((None,), "int32"),
             Spec((None,), "int32"),
