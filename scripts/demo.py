@@ -1,4 +1,4 @@
-"""Explain what a trained network sees in photographs with three methods, and write the heatmaps as PNG files.
+"""Explain what a trained network sees in photographs with six methods, and write the heatmaps as PNG files.
 
 Run it with ``scripts/demo [photograph ...]``; without arguments it explains scikit-image's cup of coffee.
 """
@@ -26,11 +26,20 @@ kxai = library()
 from model_zoo import efficientnet_lite0  # noqa: E402
 from model_zoo.efficientnet_lite0 import HIGH, LOW  # noqa: E402
 
+# Methods that compare two inputs are told what to take away: the detail.
+BLURRED = kxai.references.Blur(sigma=12.0)
 METHODS: dict[str, Callable[[Any], Any]] = {
     "LRP": lambda model: kxai.LRP(model, composite="epsilon_gamma_box", low=LOW, high=HIGH),
     "Deep Taylor": lambda model: kxai.DeepTaylor(model, low=LOW, high=HIGH),
+    "DeepLIFT": lambda model: kxai.DeepLIFT(model, reference=BLURRED),
+    "Integrated Gradients": lambda model: kxai.IntegratedGradients(model, baseline=BLURRED, num_steps=50),
     "Gradient x Input": lambda model: kxai.GradientTimesInput(model),
+    "Grad-CAM": lambda model: kxai.GradCAM(model),
 }
+# They can say at which node relevance is lost.
+AUDITED = ("LRP", "Deep Taylor")
+# What adds up to nothing has no residual.
+MAPS = ("Grad-CAM",)
 
 
 def main() -> None:
@@ -48,9 +57,7 @@ def main() -> None:
     for method, analyzer_of in METHODS.items():
         with console.status(f"explaining with {method}"):
             start = time.perf_counter()
-            # A gradient is not relevance that could be lost on the way, so there is no account of it.
-            audit = method != "Gradient x Input"
-            explanations[method] = analyzer_of(model).explain(images, audit=audit)
+            explanations[method] = analyzer_of(model).explain(images, audit=method in AUDITED, verbose=False)
             seconds[method] = time.perf_counter() - start
     for row, name in enumerate(names):
         console.print(conservation(row, name, explanations, seconds))
@@ -90,15 +97,17 @@ def predictions(names: list[str], probabilities: np.ndarray) -> Table:
 
 def conservation(row: int, name: str, explanations: dict[str, Any], seconds: dict[str, float]) -> Table:
     """Say how much of a photograph's score its pixels do not account for, and which layer absorbed most of that."""
-    table = Table("method", "score", "residual", "most lost at", "seconds", title=f"{name}: relevance that arrives")
+    columns = ("method", "score", "compared with", "residual", "most lost at", "seconds")
+    table = Table(*columns, title=f"{name}: relevance that arrives")
     for method, explanation in explanations.items():
-        score, residual = float(explanation.score[row]), float(explanation.residual[row])
+        score, base, residual = (float(a[row]) for a in (explanation.score, explanation.base, explanation.residual))
         absorbed = {path: abs(lost[row]) for path, lost in explanation.absorbed.items()}
         where = max(absorbed, key=absorbed.__getitem__, default="").split(" + ")[0]
-        share = f"{residual:+.3g} ({residual / score:.0%})"
-        table.add_row(method, f"{score:.4g}", share, where, f"{seconds[method]:.1f}")
+        share = "-" if method in MAPS else f"{residual:+.3g} ({residual / (score - base):.0%})"
+        table.add_row(method, f"{score:.4g}", f"{base:.4g}" if base else "", share, where, f"{seconds[method]:.1f}")
     table.caption = (
-        "residual: what biases (of merged batch normalisation, above all) and dead ends absorb\n"
+        "compared with: the score of the blurred photograph\n"
+        "residual: what biases (of merged batch normalisation, above all) and dead ends absorb, or a sum leaves out\n"
         "seconds: all photographs, with compilation, which happens once"
     )
     return table

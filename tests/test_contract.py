@@ -91,7 +91,7 @@ NEEDED = {
     "lrp.sequential_preset_b_flat_until_idx": {"idx": 0},
     "lrp.vgg16_tutorial": {"low": -1.0, "high": 1.0},
     "guided_grad_cam": {"other_activations": "gradient"},
-    "opti_cam": {"steps": 5},
+    "opti_cam": {"num_steps": 5},
     "deep_taylor.bounded": {"low": -1.0, "high": 1.0},
     # Few points: what is checked here does not depend on their number.
     "integrated_gradients": {"num_steps": 3},
@@ -108,7 +108,7 @@ SECOND = {
     "epsilon": 0.5, "gamma": 0.7, "alpha": 3.0, "beta": 2.0, "low": -2.0, "high": 2.0, "idx": 1,
     "max_pooling": "proportional", "gates": "uniform", "conv_gamma": 0.7, "other_activations": "gradient",
     "heads": "max", "row": "first", "per": "token", "psi": "layer",
-    "steps": 9, "learning_rate": 0.5,
+    "learning_rate": 0.5,
     "baseline": 0.5, "baselines": 0.5, "num_steps": 4, "grid": "left", "layer": "*/relu", "distribution": "point",
     "reference": 0.5, "threshold": 10.0, "background": 0.5, "estimator": "linear",
 }  # fmt: skip

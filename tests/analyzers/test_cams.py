@@ -130,12 +130,12 @@ def test_opti_cam_is_its_optimisation(steps):
     score = [lambda one, c=c: tail(model, c)(activations(model, one[None])[0])[0] for c in (1, 0)]
     expected = [naive_cams.opti_cam(*case, steps=steps) for case in zip(activations(model, x), x, score, strict=True)]
     # Central differences are exact to about 1e-10, and Adam divides by their size.
-    np.testing.assert_allclose(raw(kxai.OptiCAM(model, steps=steps), x, [1, 0]), expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(raw(kxai.OptiCAM(model, num_steps=steps), x, [1, 0]), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_opti_cam_raises_the_score_of_the_masked_input():
     model, x = build(2, activation="relu")
-    maps = [kxai.OptiCAM(model, steps=steps).explain(x, 1).relevance for steps in (1, 100)]
+    maps = [kxai.OptiCAM(model, num_steps=steps).explain(x, 1).relevance for steps in (1, 100)]
     scores = []
     for found in maps:
         low, high = found.min(axis=(1, 2, 3), keepdims=True), found.max(axis=(1, 2, 3), keepdims=True)
@@ -268,7 +268,7 @@ def test_maps_are_resized_linearly():
 @pytest.mark.parametrize("target", [[1, 0, 2, 1], np.array([0.5, -1.0, 0.25]), lambda y: ops.tanh(y[:, 1]) - y[:, 2]])
 def test_a_batch_is_its_samples(name, target):
     model, x = build(2)
-    analyzer = kxai.create_analyzer(name, model, **({"steps": 10} if name == "opti_cam" else {}))
+    analyzer = kxai.create_analyzer(name, model, **({"num_steps": 10} if name == "opti_cam" else {}))
     whole = analyzer.explain(x, target, batch_size=3).relevance
     for i in range(4):
         own = target[i] if isinstance(target, list) else target
@@ -362,13 +362,13 @@ def test_the_mean_of_channels_is_no_pooling():
     [
         ({"layer": 3}, "This is no layer"),
         ({"epsilon": 0}, "epsilon is out of range"),
-        ({"steps": 0}, "steps is out of range"),
-        ({"steps": 1.5}, "steps is out of range"),
+        ({"num_steps": 0}, "num_steps is out of range"),
+        ({"num_steps": 1.5}, "num_steps is out of range"),
         ({"learning_rate": -1}, "learning_rate is out of range"),
     ],
 )
 def test_arguments(options, message):
-    name = "opti_cam" if "steps" in options or "learning_rate" in options else "grad_cam_plus_plus"
+    name = "opti_cam" if "num_steps" in options or "learning_rate" in options else "grad_cam_plus_plus"
     with pytest.raises(ArgumentError, match=message):
         kxai.create_analyzer(name, models.pooled().model, **options)
 

@@ -40,7 +40,7 @@ class OptiCAM(CAMAnalyzer):
     Args:
         model: a built Keras model; inputs with a map are numbers, not token ids.
         layer: whose output is the feature map, see :class:`CAMAnalyzer`. Default: the last one.
-        steps: of the optimiser, >= 1, default 100.
+        num_steps: of the optimiser, >= 1, default 100.
         learning_rate: > 0, default 0.1.
         relu: whether negative activations count as 0 (True, the default, as in the paper).
         resize: resize to the positions of the input (default), or leave relevance in the layer's size.
@@ -48,13 +48,13 @@ class OptiCAM(CAMAnalyzer):
         jit: compile with XLA. Default False.
 
     Raises:
-        ArgumentError: steps or learning_rate are out of range. InputError: (by ``explain``) an input with a map has
+        ArgumentError: num_steps or learning_rate are out of range. InputError: (by ``explain``) an input with a map has
         token ids, which cannot be multiplied with a mask.
 
     Example:
         >>> from kxai.testing.models import pooled
         >>> case = pooled()
-        >>> heatmap = OptiCAM(case.model, steps=20).explain(case.inputs, target=0).heatmap()[0]
+        >>> heatmap = OptiCAM(case.model, num_steps=20).explain(case.inputs, target=0).heatmap()[0]
         >>> heatmap.shape, bool(heatmap.argmax() == 1)
         ((2, 2), True)
 
@@ -62,16 +62,16 @@ class OptiCAM(CAMAnalyzer):
     """
 
     def __init__(
-        self, model: Any, layer: Any = None, *, steps: int = 100, learning_rate: float = 0.1, relu: bool = True,
+        self, model: Any, layer: Any = None, *, num_steps: int = 100, learning_rate: float = 0.1, relu: bool = True,
         resize: bool = True, strip_softmax: bool = True, jit: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(model, layer, relu=relu, resize=resize, strip_softmax=strip_softmax, jit=jit)
-        if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
-            raise ArgumentError("steps is out of range.", expected="an int >= 1", received=repr(steps))
+        if isinstance(num_steps, bool) or not isinstance(num_steps, (int, np.integer)) or num_steps < 1:
+            raise ArgumentError("num_steps is out of range.", expected="an int >= 1", received=repr(num_steps))
         number = isinstance(learning_rate, (int, float)) and not isinstance(learning_rate, bool)
         if not number or not 0 < learning_rate < float("inf"):
             raise ArgumentError("learning_rate is out of range.", expected="a number > 0", received=repr(learning_rate))
-        self._steps, self._learning_rate = steps, learning_rate
+        self._num_steps, self._learning_rate = num_steps, learning_rate
 
     @property
     def name(self) -> str:
@@ -110,13 +110,13 @@ class OptiCAM(CAMAnalyzer):
 
     def _optimized(self, step: Callable[..., Any], inputs: list[Any], values: list[Any], given: list[Any]) -> list[Any]:
         """The weights of the channels, per map."""
-        count, every = len(inputs[0]), max(1, self._steps // _CHECKS)
+        count, every = len(inputs[0]), max(1, self._num_steps // _CHECKS)
         active, before = np.ones(count, bool), np.full(count, -np.inf)
         states = [
             [np.full((count, a.shape[2]), start, keras.backend.standardize_dtype(a.dtype)) for start in (_FIRST, 0, 0)]
             for a in values
         ]
-        for number in range(self._steps):
+        for number in range(self._num_steps):
             score, after = step(inputs, values, given, states, np.float32(number + 1))
             if number % every == 0:
                 # The loss rises where the score falls.
