@@ -97,27 +97,25 @@ METHODS["input_t_gradient"] = (GradientTimesInput, "gradient times input (iNNves
 METHODS["pattern.net"] = (PatternNet, "PatternNet (iNNvestigate's name)")
 METHODS["pattern.attribution"] = (PatternAttribution, "PatternAttribution (iNNvestigate's name)")
 METHODS["deep_taylor.bounded"] = (_bounded, "deep Taylor with z^B on the first layer; needs low and high")
-
-
 METHODS["gradient_shap"] = (ExpectedGradients, "expected gradients (captum's and SHAP's name)")
 
 
-def _on(method: Callable[..., Analyzer]) -> Callable[..., Analyzer]:
-    """A method whose base may be given by name."""
-
-    def on(
-        model: Any, noise: float = 0.15, num_samples: int = 50, absolute: bool = False, seed: int = 0,
-        layer: Any = None, base: str | Composite | None = None,
-    ) -> Analyzer:  # fmt: skip
-        source = model if base is None else create_analyzer(base, model)
-        return method(source, noise, num_samples, absolute=absolute, seed=seed, layer=layer)
-
-    return on
+def _on(method: Callable[..., Analyzer], model: Any, base: Any = None, **hyperparameters: Any) -> Analyzer:
+    """A method whose base is given by name; hyperparameters that it does not take are the base's."""
+    taken = inspect.signature(method).parameters
+    others = {} if base is None else {key: value for key, value in hyperparameters.items() if key not in taken}
+    source = model if base is None else create_analyzer(base, model, **others)
+    own = {key: value for key, value in hyperparameters.items() if key not in others}
+    analyzer: Analyzer = call_with(partial(method, source), method.__name__, own)
+    return analyzer
 
 
-METHODS["smoothgrad"] = (_on(SmoothGrad), "mean of the gradient (or of base=...) at noisy inputs")
-METHODS["smoothgrad_squared"] = (_on(SmoothGradSquared), "mean square of the gradient (or of base=...) at noisy inputs")
-METHODS["vargrad"] = (_on(VarGrad), "variance of the gradient (or of base=...) at noisy inputs")
+METHODS["smoothgrad"] = (partial(_on, SmoothGrad), "mean of the gradient or base at noisy inputs")
+METHODS["smoothgrad_squared"] = (
+    partial(_on, SmoothGradSquared),
+    "mean square of the same",
+)
+METHODS["vargrad"] = (partial(_on, VarGrad), "variance of the gradient or base at noisy inputs")
 
 
 def methods() -> dict[str, str]:
@@ -136,7 +134,8 @@ def create_analyzer(name: str | Composite, model: Any, **hyperparameters: Any) -
     Args:
         name: as listed by :func:`methods`, such as "lrp.epsilon_plus"; or a :class:`Composite`.
         model: a built Keras model.
-        hyperparameters: of the method, such as ``epsilon=1e-6``.
+        hyperparameters: of the method, such as ``epsilon=1e-6``. The noise methods take ``base``, the name of the
+            method that they smooth, and that method's hyperparameters.
 
     Raises:
         UnknownNameError: no such method; the message lists near matches.
@@ -154,7 +153,7 @@ def create_analyzer(name: str | Composite, model: Any, **hyperparameters: Any) -
         fix = "kxai.methods() describes all of them; kxai.ActivationMaximization, which explains no input, is none."
         raise UnknownNameError("method", str(name), METHODS, fix=fix)
     factory = METHODS[name][0]
-    if name.startswith("lrp."):
+    if name.startswith("lrp.") or (isinstance(factory, partial) and factory.func is _on):
         return factory(model, **hyperparameters)
     analyzer: Analyzer = call_with(partial(factory, model), f"method {name!r}", hyperparameters)
     return analyzer

@@ -100,7 +100,7 @@ class SamplingAnalyzer(GradientAnalyzer):
 
     def _between(self) -> str:
         """What values between two inputs are needed for; "" if they are not."""
-        return f"{self.name}"
+        return self.name
 
     def _field(self, specs: Any, target: Any, count: int | None, size: int) -> tuple[Field, Any, Target]:
         """(what is evaluated, specs of what is changed, resolved target)."""

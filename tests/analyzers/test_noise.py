@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import keras
 import numpy as np
 import pytest
@@ -210,6 +208,13 @@ def test_the_base_by_name():
     made = kxai.SmoothGrad(kxai.LRP(case.model, "epsilon"), num_samples=3).explain(case.inputs)
     np.testing.assert_array_equal(named.relevance, made.relevance)
     assert named.config["base"]["method"] == "lrp.epsilon"
+    strong = kxai.create_analyzer("smoothgrad", case.model, base="lrp.epsilon", epsilon=0.5, noise=0.1, num_samples=3)
+    direct = kxai.SmoothGrad(kxai.LRP(case.model, "epsilon", epsilon=0.5), 0.1, 3)
+    assert repr(strong) == repr(direct)
+    with pytest.raises(ArgumentError, match=r"does not take epsilon(.|\n)*noise"):
+        kxai.create_analyzer("smoothgrad", case.model, epsilon=0.5)
+    with pytest.raises(ArgumentError, match=r"gradient.* does not take epsilon"):
+        kxai.create_analyzer("smoothgrad", case.model, base="gradient", epsilon=0.5)
     with pytest.raises(UnknownNameError, match=r"Unknown method 'lrp\.epsilom'"):
         kxai.explain(case.model, case.inputs, "vargrad", base="lrp.epsilom")
 
@@ -259,16 +264,15 @@ def test_no_more_rows_than_asked_for():
     assert sizes == [3, *[3] * 11, 1, 3, 3, 3, 2]
 
 
-@pytest.mark.parametrize(
-    "make",
-    [kxai.FullGrad, kxai.DeepTaylor, kxai.GuidedBackprop, partial(kxai.create_analyzer, "score_cam"),
-     partial(kxai.create_analyzer, "guided_grad_cam"), partial(kxai.IntegratedGradients, num_steps=3)],
-    ids=["fullgrad", "deep_taylor", "guided_backprop", "score_cam", "guided_grad_cam", "integrated_gradients"],
-)  # fmt: skip
+BASES = ("fullgrad", "deep_taylor", "deeplift", "guided_backprop", "score_cam", "guided_grad_cam", "expected_gradients")
+
+
+@pytest.mark.parametrize("name", BASES)
 @pytest.mark.filterwarnings("ignore::kxai.KxaiWarning")
-def test_any_method_is_a_base(make):
+def test_any_method_is_a_base(name):
     case = models.cnn()
-    base = make(case.model)
+    options = {"baselines": 0.5, "num_samples": 3} if name == "expected_gradients" else {}
+    base = kxai.create_analyzer(name, case.model, **options)
     smooth = kxai.SmoothGrad(base, num_samples=4)
     found = smooth.explain(case.inputs)
     plain = base.explain(case.inputs)
