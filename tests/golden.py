@@ -36,6 +36,11 @@ class Golden:
         """The peers' reference input where it is not zero."""
         return self._file["inputs/baseline"].astype("float64")
 
+    @property
+    def background(self) -> np.ndarray:
+        """Several references, (count, ...)."""
+        return self._file["inputs/background"].astype("float64")
+
     @cached_property
     def keys(self) -> list[str]:
         """All keys that hold one array per input."""

@@ -82,8 +82,8 @@ class Linear(DifferenceRule):
         positive = image([part and part.positive for part in step.parts])
         negative = image([part and part.negative for part in step.parts])
         if step.node.kind is Kind.SCALE:
-            up, down = (f(positive[0]) + f(negative[0]) for f in (ops.relu, lambda x: ops.minimum(x, 0.0)))
-            return [Parts(up, down)]
+            swap, (p,), (n,) = _negative_factor(step), positive, negative
+            return [Parts(ops.where(swap, n, p), ops.where(swap, p, n))]
         return [Parts(p, n) for p, n in zip(positive, negative, strict=True)]
 
     def multipliers(self, step: Step, arrived: list[Multipliers | None]) -> Sequence[Multipliers | None]:
