@@ -23,6 +23,7 @@ from kxai.rules.differences import (
     collapsed,
     difference,
     refusal,
+    vanishes,
 )
 from kxai.rules.elementwise import sum_to_shape
 from kxai.rules.rule import Step
@@ -217,7 +218,6 @@ class Function:
     def slope(self, a: Point, b: Point, threshold: float) -> Any:
         """``(f(b) - f(a)) / (b - a)``."""
         dx, dy = b.x - a.x, b.y - a.y
-        close = ops.logical_or(ops.abs(dx) < threshold, dx == 0)
         quotient = ops.divide_no_nan(dy, dx)
         at_a = a.derivative()
         if self._step.node.op not in _EXACT:
@@ -226,7 +226,7 @@ class Function:
             quotient = ops.where(ops.abs(mean * dx - dy) <= rounding, mean, quotient)
             # A root is infinitely steep at 0; a difference of 0 has no contribution whatever its multiplier.
             at_a = ops.where(ops.isfinite(at_a), at_a, ops.zeros_like(at_a))
-        return ops.where(close, at_a, quotient)
+        return ops.where(vanishes(dx, threshold), at_a, quotient)
 
     def _end(self, step: Step) -> Point:
         x, y = step.inputs[self.operand], step.outputs[0]

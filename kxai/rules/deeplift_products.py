@@ -21,6 +21,7 @@ from kxai.rules.differences import (
     difference,
     pull_at_reference,
     refusal,
+    vanishes,
 )
 from kxai.rules.elementwise import sum_to_shape
 from kxai.rules.rule import Step, quotient
@@ -73,8 +74,7 @@ class CrossMax(WholeRule):
         middle = ops.maximum(y, y0) if step.node.op in _LARGEST else ops.minimum(y, y0)
         won = step.pullback((middle - y0) * multiplier)[0] + pull_at_reference(step, (y - middle) * multiplier)[0]
         dx = difference(step, 0)
-        close = ops.logical_or(ops.abs(dx) < self.threshold, dx == 0)
-        result = ops.where(close, pull_at_reference(step, multiplier)[0], quotient(won, dx))
+        result = ops.where(vanishes(dx, self.threshold), pull_at_reference(step, multiplier)[0], quotient(won, dx))
         return [result if i == 0 else None for i, _ in enumerate(step.inputs)]
 
 
@@ -125,9 +125,8 @@ class ShapleyMax(WholeRule):
                 if i not in moved
             )
             dx = difference(step, i)
-            close = ops.logical_or(ops.abs(dx) < self.threshold, dx == 0)
             shared = sum_to_shape(multiplier * quotient(value, dx), dx)
-            sent[i] = ops.where(close, pulled[i], shared)
+            sent[i] = ops.where(vanishes(dx, self.threshold), pulled[i], shared)
         return sent
 
 

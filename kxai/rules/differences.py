@@ -187,6 +187,11 @@ def refusal(rule: Rule, node: Node, expected: str) -> RuleError:
     )
 
 
+def vanishes(difference: Any, threshold: float) -> Any:
+    """Where a difference is too small to be divided by: below the threshold, or 0."""
+    return ops.abs(difference) < threshold if threshold > 0 else difference == 0
+
+
 def check_threshold(threshold: Any) -> None:
     """Raise ArgumentError if a threshold is not a number >= 0."""
     number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)

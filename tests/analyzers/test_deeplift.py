@@ -274,8 +274,15 @@ def rolled(x):
     return nest.map_leaves(lambda array: np.roll(array, 1, axis=0), x)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("build", [*models.ALL, models.gated, *models.ATTENTION, models.decoder])
+LONG = {models.lstm, models.gru, *models.ATTENTION, models.decoder}
+CASES = [
+    pytest.param(build, rule, marks=pytest.mark.slow if build in LONG and rule == "reveal_cancel" else ())
+    for build in (*models.ALL, models.gated, *models.ATTENTION, models.decoder)
+    for rule in RULES
+]
+
+
+@pytest.mark.parametrize(("build", "rule"), CASES)
 def test_contributions_add_up(build, rule):
     case = build()
     explanation = kxai.DeepLIFT(case.model, rolled, rule).explain(case.inputs, case.target)
@@ -469,12 +476,12 @@ def test_several_references_are_averaged():
         np.testing.assert_allclose(alone.layers[path], found.layers[path][2:3], atol=1e-6)
 
 
-def test_a_constant_reference_is_that_of_every_sample():
-    for build in (models.cnn, models.encoder):
-        case = build()
-        once = kxai.DeepLIFT(case.model, 1).explain(case.inputs, case.target)
-        each = kxai.DeepLIFT(case.model, np.ones_like(case.inputs)).explain(case.inputs, case.target)
-        np.testing.assert_allclose(once.relevance, each.relevance, atol=1e-6)
+@pytest.mark.parametrize("build", [models.cnn, pytest.param(models.encoder, marks=pytest.mark.slow)])
+def test_a_constant_reference_is_that_of_every_sample(build):
+    case = build()
+    once = kxai.DeepLIFT(case.model, 1).explain(case.inputs, case.target)
+    each = kxai.DeepLIFT(case.model, np.ones_like(case.inputs)).explain(case.inputs, case.target)
+    np.testing.assert_allclose(once.relevance, each.relevance, atol=1e-6)
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
