@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import keras
-import naive_recurrent as naive
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,6 +17,7 @@ from kxai.composites import PRESETS, Composite
 from kxai.composites.composite import anything, gated
 from kxai.errors import InputError, RuleError
 from kxai.testing.models import numbers, seeded
+from tests import naive_recurrent as naive
 
 STEPS, FEATURES, UNITS = 6, 5, 4
 # Float64 against float64, of numbers about 1: rounding, magnified where a denominator is small.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import keras
-import naive_transformer as naive
 import numpy as np
 import pytest
 from keras import layers, ops
-from naive_transformer import Value
 
 import kxai
 from kxai.testing.models import seeded
+from tests import naive_transformer as naive
+from tests.naive_transformer import Value
 
 SIZE, HEADS, HEAD, TOKENS, WORDS, CLASSES = 6, 4, 3, 5, 11, 3
 IDS = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0], [5, 0, 0, 0, 0]])
