@@ -108,7 +108,8 @@ def feature_maps(graph: Graph, layer: Any = None) -> tuple[FeatureMap, ...]:
 
     The last one is that after which no other tensor keeps all spatial axes of the input (with more than one position):
     before the first global pooling, flattening or reading of single positions. Branches that come back, such as the
-    gates of squeeze and excitation, do not count, nor do the logits of dense predictions.
+    gates of squeeze and excitation, do not count, nor do the logits of dense predictions. Where branches end apart, it
+    is the last one that all of them come through.
 
     Args:
         graph: of what is explained, with nothing else.
@@ -196,12 +197,24 @@ def explained_part(graph: Graph, explained: Sequence[Edge]) -> Graph:
 
 
 def _ends(graph: Graph, maps: Sequence[Edge]) -> list[Edge]:
-    """The maps from which none of the others is computed."""
+    """The maps from which none of the others is computed; of several the last one that all of them come through."""
     wanted, before = set(maps), set[Edge]()
     for node in reversed(graph.nodes):
         if not before.isdisjoint(node.outputs) or not wanted.isdisjoint(node.outputs):
             before.update(node.inputs)
-    return [edge for edge in maps if edge not in before]
+    ends = [edge for edge in maps if edge not in before]
+    if len(ends) < 2:
+        return ends
+    return next(([edge] for edge in reversed(maps) if edge not in ends and _separates(graph, edge, ends)), ends)
+
+
+def _separates(graph: Graph, edge: Edge, ends: Sequence[Edge]) -> bool:
+    """Whether everything that active inputs give to the ends goes through an edge."""
+    around = set(graph.inputs)
+    for node in graph.nodes:
+        if around.intersection(node.inputs):
+            around.update(other for other in node.outputs if other is not edge and other in graph.active)
+    return around.isdisjoint(ends)
 
 
 def _unmixed(graph: Graph, edge: Edge) -> list[Edge]:

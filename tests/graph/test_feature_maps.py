@@ -286,11 +286,22 @@ def test_the_map_is_that_of_the_explained_output():
     for name in ("one", "two"):
         assert list(kxai.GradCAM(model).explain(x, {name: 1}).layers) == [f"{name}_conv"]
     both = {"one": 1, "two": 0}
-    with pytest.raises(ArgumentError, match=r"ends in 2 feature maps of input(.|\n)*two_conv, one_conv(.|\n)*layer="):
-        kxai.GradCAM(model).explain(x, both)
+    assert list(kxai.GradCAM(model).explain(x, both).layers) == ["trunk/relu"]
     assert list(kxai.GradCAM(model, "trunk").explain(x, both).layers) == ["trunk/relu"]
     with pytest.raises(ArgumentError, match="do not depend on this layer"):
         kxai.GradCAM(model, "two_conv").explain(x, "one")
+
+
+def test_branches_that_end_apart():
+    x = keras.Input((8, 6, 3))
+
+    def columns(y):
+        parts = [layers.GlobalMaxPooling2D()(layers.Conv2D(3, size, name=f"conv{size}")(y)) for size in (1, 3)]
+        return keras.Model(x, layers.Dense(2)(layers.Concatenate()(parts)))
+
+    assert maps(columns(layers.Conv2D(4, 3, activation="relu", name="trunk")(x)))[0][0] == "trunk/relu"
+    with pytest.raises(ArgumentError, match=r"ends in 2 feature maps of input(.|\n)*conv3, conv1(.|\n)*layer="):
+        maps(columns(x))
 
 
 # What has none.

@@ -38,7 +38,7 @@ class CAMAnalyzer(BackwardAnalyzer):
         model: a built Keras model.
         layer: whose output is the feature map: a path ("conv1"; "backbone/conv1" in a nested model), a glob, or a Keras
             layer; one map per input. None (default): the last one of each input, before the first global pooling or
-            flattening, or the logits of a dense prediction.
+            flattening, or the logits of a dense prediction; of branches that end apart, the last one before them.
         relu: whether negative numbers of the map become 0.
         resize: resize to the positions of the input (True, the default), or leave relevance in the layer's size.
         strip_softmax: explain the logit before a final softmax or sigmoid (default), or the output itself.
