@@ -185,7 +185,7 @@ def steps(rule: Rule, plan: Plan, inputs: list[np.ndarray]) -> Iterator[Step]:
         >>> [step.outputs[0].shape[1] for step in steps(rule, plan_of(rule, model), values(model, -1, 1))]
         [6]
     """
-    run = run_of(rule, plan, [ops.convert_to_tensor(x) for x in inputs])
+    run = run_of(rule, plan, inputs)
     for node, step in run.steps.items():
         if plan.rules[node] is rule:
             yield step
@@ -204,6 +204,7 @@ def run_of(rule: Rule, plan: Plan, tensors: list[Any]) -> Forward:
         >>> run_of(rule, plan_of(rule, model), values(model, -1, 1)).reference is None
         True
     """
+    tensors = [ops.convert_to_tensor(x) for x in tensors]
     if not isinstance(rule, DifferenceRule):
         return forward(plan, tensors)
     random, edges = np.random.default_rng(11), plan.graph.inputs
