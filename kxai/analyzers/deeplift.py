@@ -6,12 +6,13 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, final
 
+import keras
 import numpy as np
 from keras import tree
 
 from kxai.analyzers.analyzer import Step, Stepwise
 from kxai.analyzers.backward import BackwardAnalyzer, expand_globs, remembered
-from kxai.analyzers.program import Program, Start
+from kxai.analyzers.program import Program, ReferenceValues, Start
 from kxai.analyzers.references import References, resolve_references
 from kxai.analyzers.scores import Spec, input_spec
 from kxai.composites import Composite, Plan
@@ -20,7 +21,7 @@ from kxai.composites.differences import deeplift
 from kxai.errors import ArgumentError, RuleError
 from kxai.graph.graph import Node
 from kxai.references import Background
-from kxai.reverse import Finish
+from kxai.reverse import Finish, broadcasts
 from kxai.rules import DifferenceRule, Gradient, Rule, Stop
 from kxai.targets import Target
 
@@ -39,6 +40,7 @@ class DifferenceAnalyzer(BackwardAnalyzer):
     def __init__(self, model: Any, *, jit: bool = False) -> None:
         super().__init__(model, jit=jit)
         self._comparisons: dict[Any, Program] = {}
+        self._references: dict[Any, ReferenceValues] = {}
 
     @abstractmethod
     def references(self, specs: Any, samples: int | None) -> References:
@@ -73,6 +75,15 @@ class DifferenceAnalyzer(BackwardAnalyzer):
         plan = self._plan_for(specs)
         resolved = self._targeted(plan.graph, target, count)
         keep, references = expand_globs(globs, plan), self.references(specs, count)
+        once: list[list[Any]] = []
+
+        def known(reference: list[np.ndarray]) -> list[Any]:
+            """The reference and, where all samples have the same, what the network makes of it."""
+            if not (references.single and broadcasts(plan)):
+                return list(reference)
+            if not once:
+                once.append(self._values(plan)(reference))
+            return once[0]
 
         def run(batch: list[np.ndarray], data: list[np.ndarray], rows: np.ndarray) -> Iterator[Step]:
             given = references.of(batch, rows)
@@ -80,16 +91,22 @@ class DifferenceAnalyzer(BackwardAnalyzer):
                 plan.check_inputs(arrays)
             calls = list(_calls(plan, batch, data, given, batch_size))
             mean = _Mean(len(batch[0]))
-            for call in calls:
-                mean.add(self._program(plan, resolved, keep, audit, one=len(call[2][0]) == 1)(*call))
+            for inputs, numbers, reference in calls:
+                values = known(reference)
+                mean.add(self._program(plan, resolved, keep, audit, values)(inputs, numbers, values))
                 yield 1 / len(calls), None
             yield 0.0, self._explanation(mean.result(), plan, resolved, target)
 
         return run, resolved
 
-    def _program(self, plan: Plan, target: Target, keep: tuple[str, ...], audit: bool, one: bool) -> Program:
+    def _program(
+        self, plan: Plan, target: Target, keep: tuple[str, ...], audit: bool, references: list[Any]
+    ) -> Program:
         """For a reference of one sample, whatever the batch, or for as many references as samples."""
-        specs = [Spec((1 if one else None, *spec.shape[1:]), spec.dtype) for spec in map(input_spec, plan.graph.inputs)]
+        one = len(references[0]) == 1
+        specs = _reference_specs(plan, 1 if one else None)
+        known = references[len(specs) :]
+        specs += [Spec(tuple(value.shape), keras.backend.standardize_dtype(value.dtype)) for value in known]
 
         def make() -> Program:
             return Program(
@@ -97,9 +114,20 @@ class DifferenceAnalyzer(BackwardAnalyzer):
                 jit=self._jit, traced=self._count_trace, references=specs,
             )  # fmt: skip
 
-        key = (tuple(edge.shape for edge in plan.graph.inputs), target.form, keep, audit, one)
+        key = (tuple(edge.shape for edge in plan.graph.inputs), target.form, keep, audit, one, bool(known))
         with self._lock:
             return remembered(self._comparisons, key, make)
+
+    def _values(self, plan: Plan) -> ReferenceValues:
+        def make() -> ReferenceValues:
+            return ReferenceValues(plan, _reference_specs(plan, 1), jit=self._jit, traced=self._count_trace)
+
+        with self._lock:
+            return remembered(self._references, tuple(edge.shape for edge in plan.graph.inputs), make)
+
+
+def _reference_specs(plan: Plan, samples: int | None) -> list[Spec]:
+    return [Spec((samples, *spec.shape[1:]), spec.dtype) for spec in map(input_spec, plan.graph.inputs)]
 
 
 def _calls(

@@ -13,7 +13,7 @@ from keras import ops, tree
 from kxai import backend
 from kxai.analyzers.scores import Explained, Spec, input_spec, per_sample
 from kxai.composites.plan import Plan
-from kxai.reverse import Finish, Forward, backward, compared, forward
+from kxai.reverse import Finish, Forward, backward, compared, compared_edges, forward
 from kxai.targets import Target
 
 TARGET = "(target)"
@@ -65,7 +65,8 @@ class Program:
         audit: whether absorbed relevance is returned per node.
         jit: compile with XLA.
         traced: called whenever the function is traced (once, whatever batch sizes follow).
-        references: specs of references that the inputs are compared with; default: none.
+        references: specs of references that the inputs are compared with, one per input; perhaps followed by those of
+            the values that :class:`ReferenceValues` computed of them. Default: none.
     """
 
     def __init__(
@@ -92,7 +93,11 @@ class Program:
     def _run(self, inputs: list[Any], data: list[Any], references: list[Any]) -> dict[str, Any]:
         self._traced()
         graph = self._plan.graph
-        run = compared(self._plan, inputs, references) if references else forward(self._plan, inputs)
+        count = len(inputs)
+        if references:
+            run = compared(self._plan, inputs, references[:count], known=references[count:])
+        else:
+            run = forward(self._plan, inputs)
         weights, score, chosen = self._explained.weights([run.values[edge] for edge in graph.explained], data)
         base = self._base(run, weights, score)
         explained = {graph.explained[i]: y for i, y in weights.items()}
@@ -121,3 +126,28 @@ class Program:
             return ops.zeros_like(score)
         outputs = [run.reference.values[edge] for edge in self._plan.graph.explained]
         return self._explained.value(outputs, weights) + ops.zeros_like(score)
+
+
+@final
+class ReferenceValues:
+    """What a plan computes of a reference that is the same for all samples: once for any number of batches.
+
+    Args:
+        plan: the plan.
+        specs: of the reference, one per input.
+        jit: compile with XLA.
+        traced: called whenever the function is traced.
+    """
+
+    def __init__(self, plan: Plan, specs: Sequence[Spec], *, jit: bool, traced: Callable[[], None]) -> None:
+        self._plan, self._traced = plan, traced
+        self._function: Callable[..., Any] = backend.compile(self._run, (list(specs),), jit)
+
+    def __call__(self, references: Sequence[np.ndarray]) -> list[Any]:
+        """The reference itself, followed by the values, as tensors."""
+        return [*references, *self._function(list(references))]
+
+    def _run(self, references: list[Any]) -> list[Any]:
+        self._traced()
+        values = forward(self._plan, references).values
+        return [values[edge] for edge in compared_edges(self._plan)]

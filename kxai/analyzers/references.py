@@ -29,9 +29,9 @@ class References:
     function: Callable[[list[np.ndarray]], list[np.ndarray]] | None = None
 
     @property
-    def constant(self) -> bool:
-        """Whether all samples have the same."""
-        return self.arrays is not None and all(array.shape[1] == 1 for array in self.arrays)
+    def single(self) -> bool:
+        """Whether all samples have one and the same."""
+        return self.arrays is not None and all(array.shape[:2] == (1, 1) for array in self.arrays)
 
     def of(self, batch: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
         """References of a batch: per input (R, 1 or samples of the batch, ...); R is 1 or the same for all inputs.

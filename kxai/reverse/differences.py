@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,9 @@ from kxai.reverse.forward import Forward, Weights, forward
 from kxai.rules import DifferenceRule, Parts
 
 
-def compared(plan: Plan, inputs: list[Any], references: list[Any], weights: Weights | None = None) -> Forward:
+def compared(
+    plan: Plan, inputs: list[Any], references: list[Any], weights: Weights | None = None, known: Sequence[Any] = ()
+) -> Forward:
     """Run forward from the inputs and from a reference, and link both.
 
     What carries no relevance (masks, positions, what is rounded) has the input's values in both runs: otherwise there
@@ -24,23 +27,30 @@ def compared(plan: Plan, inputs: list[Any], references: list[Any], weights: Weig
         inputs: one tensor per input of the graph.
         references: tensors shaped like them; of one sample if it is the same for all.
         weights: kernels and biases that were read already.
+        known: values of the :func:`compared_edges` at the references, if they were computed already.
     """
     run = forward(plan, inputs, weights)
-    if not _broadcasts(plan):
+    if not broadcasts(plan):
         references = [r + ops.zeros_like(x) for x, r in zip(inputs, references, strict=True)]
     read = {node: (step.kernel, step.bias) for node, step in run.steps.items() if step.node.kind is Kind.AFFINE}
-    passive = {edge: value for edge, value in run.values.items() if edge not in plan.graph.active}
-    reference = forward(plan, references, {**run.weights, **read}, passive)
+    given = {edge: value for edge, value in run.values.items() if edge not in plan.graph.active}
+    given.update(zip(compared_edges(plan), known, strict=False))
+    reference = forward(plan, references, {**run.weights, **read}, given)
     return _linked(plan, run, reference)
 
 
-def _broadcasts(plan: Plan) -> bool:
+def compared_edges(plan: Plan) -> list[Edge]:
+    """Edges whose values at a reference are worth being kept: those that are computed and carry relevance."""
+    return [edge for node in plan.graph.nodes for edge in node.outputs if edge in plan.graph.active]
+
+
+def broadcasts(plan: Plan) -> bool:
     """Whether a reference of one sample meets any batch throughout: samples lie along the first axes alone."""
     graph = plan.graph
     edges = {*graph.inputs, *(edge for node in graph.nodes for edge in (*node.inputs, *node.outputs))}
     plain = all(edge.batch == (0, 1) if edge in graph.active else edge.batch is None for edge in edges)
     stateless = all(node.loop is None or node.loop.order.batch is None for node in graph.nodes)
-    return plain and stateless and all(_broadcasts(body) for body in plan.bodies.values())
+    return plain and stateless and all(broadcasts(body) for body in plan.bodies.values())
 
 
 def _linked(plan: Plan, run: Forward, reference: Forward) -> Forward:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import keras
@@ -65,13 +65,16 @@ def forward(
     given = given or {}
     run = Forward(dict(zip(plan.graph.inputs, inputs, strict=True)), weights=weights or {})
     run.values.update({edge: given[edge] for edge in plan.graph.inputs if edge in given})
+    outputs: tuple[Any, ...]
     for node in plan.graph.nodes:
         tensors = tuple(run.values[edge] for edge in node.inputs)
-        if all(edge in given for edge in node.outputs):
-            outputs: tuple[Any, ...] = tuple(given[edge] for edge in node.outputs)
-        elif node in plan.rules:
-            run.steps[node] = _step(plan, node, tensors, run)
-            outputs = run.steps[node].outputs
+        if node in plan.rules:
+            step = _step(plan, node, tensors, run)
+            # What is given is not computed: TensorFlow leaves out what nobody reads.
+            outputs = tuple(given.get(edge, y) for edge, y in zip(node.outputs, step.outputs, strict=True))
+            run.steps[node] = replace(step, outputs=outputs)
+        elif all(edge in given for edge in node.outputs) and node not in plan.bodies:
+            outputs = tuple(given[edge] for edge in node.outputs)
         elif node in plan.bodies:
             run.loops[node] = _unrolled(plan, node, tensors, run)
             outputs = run.loops[node].outputs[: len(node.outputs)]

@@ -122,7 +122,7 @@ def _minus(y: Any, zero: Any) -> Any:
 
 def _affine_parts(step: Step) -> Parts:
     """With A = W Dx and B = |W| |Dx|: P = (A + B) / 2 and N = (A - B) / 2."""
-    total = step.linear_output - before(step).linear_output
+    total = step.outputs[0] - before(step).outputs[0]
     size, _ = _absolute(step)
     return Parts(ops.relu(total + size) / 2, ops.minimum(total - size, 0.0) / 2)
 

@@ -35,14 +35,14 @@ def test_one_per_sample_follows_the_rows():
     found = of(each)
     assert found.shape == (1, 2, 4, 4, 3)
     np.testing.assert_array_equal(found[0, :, 0, 0, 0], [3, 1])
-    assert not resolve_references(each, IMAGE, 6).constant
-    assert resolve_references(0.0, IMAGE, 6).constant
+    assert not resolve_references(each, IMAGE, 6).single
+    assert resolve_references(0.0, IMAGE, 6).single
 
 
 def test_a_background_is_the_same_for_all():
     data = np.arange(3, dtype="float32")[:, None, None, None] * np.ones((3, 4, 4, 3), "float32")
     assert of(Background(data)).shape == (3, 1, 4, 4, 3)
-    assert resolve_references(Background(data), IMAGE, 6).constant
+    assert not resolve_references(Background(data), IMAGE, 6).single
     assert repr(Background(data)) == "Background(3 samples)"
 
 
