@@ -9,6 +9,7 @@ from keras import layers, ops
 
 import kxai
 from kxai import nest, rules
+from kxai.analyzers.program import ReferenceValues
 from kxai.errors import ArgumentError, InputError, RuleError
 from kxai.references import Background
 from kxai.testing import models
@@ -482,6 +483,27 @@ def test_a_constant_reference_is_that_of_every_sample(build):
     once = kxai.DeepLIFT(case.model, 1).explain(case.inputs, case.target)
     each = kxai.DeepLIFT(case.model, np.ones_like(case.inputs)).explain(case.inputs, case.target)
     np.testing.assert_allclose(once.relevance, each.relevance, atol=1e-6)
+
+
+def test_activations_of_a_constant_reference_are_computed_once(monkeypatch):
+    computed = []
+    call = ReferenceValues.__call__
+    monkeypatch.setattr(ReferenceValues, "__call__", lambda self, given: computed.append(1) or call(self, given))
+    case = models.residual()
+    for rule in RULES:
+        analyzer = kxai.DeepLIFT(case.model, 0.5, rule)
+        whole = analyzer.explain(case.inputs, 1)
+        computed.clear()
+        close(analyzer.explain(case.inputs, 1, batch_size=1).relevance, whole.relevance, 1e-5)
+        assert len(computed) == 1  # for four batches
+        # They are those of the weights at the time of the call.
+        case.model.set_weights([1.5 * weight for weight in case.model.get_weights()])
+        each = np.full_like(case.inputs, 0.5)
+        close(
+            analyzer.explain(case.inputs, 1).relevance,
+            kxai.DeepLIFT(case.model, each, rule).explain(case.inputs, 1).relevance,
+            1e-5,
+        )
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
