@@ -68,8 +68,8 @@ def parse() -> argparse.Namespace:
         prog="scripts/completeness", description=head, epilog=details, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        "networks", nargs="*", metavar="NETWORK", default=["VGG16"],
-        help="of keras.applications, or .keras or .h5 files; default VGG16",
+        "networks", nargs="*", metavar="NETWORK", default=[str(ROOT / "model_zoo" / "digits_cnn.keras")],
+        help="of keras.applications, or .keras or .h5 files; default model_zoo/digits_cnn.keras",
     )  # fmt: skip
     parser.add_argument("--steps", nargs="+", type=int, default=list(STEPS), metavar="N", help=f"default {STEPS}")
     parser.add_argument(
