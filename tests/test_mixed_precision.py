@@ -65,6 +65,21 @@ def test_close_to_single_precision(name, policy_name, tolerance):
         assert np.abs(relevance).max() > 0
 
 
+@pytest.mark.parametrize("method", ["grad_cam", "score_cam", "ablation_cam", "opti_cam", "smoothgrad"])
+@pytest.mark.parametrize(("policy_name", "tolerance"), [("mixed_float16", 1e-2), ("mixed_bfloat16", 1e-1)])
+def test_methods_of_many_evaluations(method, policy_name, tolerance):
+    make, inputs = MODELS["convolutional"]
+    keras.config.set_dtype_policy("float32")
+    full = seeded(make())
+    keras.config.set_dtype_policy(policy_name)
+    mixed = make()
+    mixed.set_weights(full.get_weights())
+    options = {"opti_cam": {"num_steps": 3}, "smoothgrad": {"num_samples": 3}}.get(method, {})
+    expected, found = (kxai.explain(model, inputs, method, target=1, **options).relevance for model in (full, mixed))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("norm", [layers.LayerNormalization, lambda: layers.GroupNormalization(2)])
 def test_norms_before_recurrent_layers(norm):
     keras.config.set_dtype_policy("mixed_float16")

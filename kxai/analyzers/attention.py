@@ -12,6 +12,7 @@ from keras import ops
 from kxai.analyzers.backward import BackwardAnalyzer
 from kxai.analyzers.program import Readout, Start
 from kxai.analyzers.tokens import map_tokens, unplaced
+from kxai.arguments import check_flags
 from kxai.composites import Composite, Plan
 from kxai.composites.presets import gradient
 from kxai.errors import ArgumentError, RuleError
@@ -227,6 +228,7 @@ class AttentionRelevance(AttentionAnalyzer):
         jit: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(model, row=row, per=per, jit=jit)
+        check_flags(strip_softmax=strip_softmax)
         self._strip_softmax = strip_softmax
 
     @property

@@ -14,6 +14,7 @@ from keras import tree
 from kxai.analyzers.analyzer import Analyzer, Compiled, concrete
 from kxai.analyzers.inputs import to_arrays
 from kxai.analyzers.program import Program, Readout, Start
+from kxai.arguments import check_flags
 from kxai.composites import Composite, Plan, make_plan, preset
 from kxai.composites.presets import deep_taylor
 from kxai.errors import ArgumentError, KxaiWarning, RuleError, TargetError, UnknownNameError
@@ -40,6 +41,7 @@ class BackwardAnalyzer(Analyzer):
 
     def __init__(self, model: Any, *, jit: bool = False) -> None:
         super().__init__(model)
+        check_flags(jit=jit)
         self._jit = jit
         self._plans: dict[Any, Plan] = {}
         self._programs: dict[Any, Callable[[list[np.ndarray], list[np.ndarray]], dict[str, Any]]] = {}

@@ -15,10 +15,11 @@ from kxai.analyzers.backward import BackwardAnalyzer, expand_globs, remembered
 from kxai.analyzers.program import Program, ReferenceValues, Start
 from kxai.analyzers.references import References, resolve_references
 from kxai.analyzers.scores import Spec, input_spec
+from kxai.arguments import check_flags
 from kxai.composites import Composite, Plan
 from kxai.composites.composite import Row
 from kxai.composites.differences import deeplift
-from kxai.errors import ArgumentError, RuleError
+from kxai.errors import RuleError
 from kxai.graph.graph import Node
 from kxai.references import Background
 from kxai.reverse import Finish, broadcasts
@@ -240,8 +241,7 @@ class DeepLIFT(DifferenceAnalyzer):
         self._reference, self._rule, self._max_pooling = reference, rule, max_pooling
         self._threshold, self._multipliers = threshold, multipliers
         self._table = deeplift(rule, max_pooling, threshold)
-        if not isinstance(multipliers, bool):
-            raise ArgumentError("multipliers is a switch.", expected="True or False", received=repr(multipliers))
+        check_flags(multipliers=multipliers)
 
     @property
     def name(self) -> str:

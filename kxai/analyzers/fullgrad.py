@@ -13,9 +13,10 @@ from kxai.analyzers.analyzer import Compiled
 from kxai.analyzers.gradient import GradientAnalyzer
 from kxai.analyzers.program import Readout
 from kxai.analyzers.upsample import upsample
+from kxai.arguments import check_choice
 from kxai.composites import Plan
 from kxai.composites.composite import shifting
-from kxai.errors import ArgumentError, RuleError
+from kxai.errors import RuleError
 from kxai.explanation import Explanation
 from kxai.graph.facts import RECTIFIERS, Facts
 from kxai.graph.graph import Edge, Graph, Kind, Node
@@ -85,9 +86,8 @@ class FullGrad(GradientAnalyzer):
         self, model: Any, *, psi: str | None = "channel", strip_softmax: bool = True, jit: bool = False
     ) -> None:
         super().__init__(model, strip_softmax=strip_softmax, jit=jit)
-        if psi is not None and psi not in _PSI:
-            expected = f"{', '.join(map(repr, _PSI))} or None"
-            raise ArgumentError("psi is out of range.", expected=expected, received=repr(psi))
+        if psi is not None:
+            check_choice("psi", psi, [*_PSI], also="None")
         self._psi = psi
 
     @property

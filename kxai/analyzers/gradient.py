@@ -9,6 +9,7 @@ from keras import ops
 
 from kxai.analyzers.backward import BackwardAnalyzer
 from kxai.analyzers.program import Start
+from kxai.arguments import check_flags
 from kxai.composites import Composite
 from kxai.composites.presets import deconvnet, gradient, guided_backprop
 from kxai.reverse import Finish
@@ -27,6 +28,7 @@ class GradientAnalyzer(BackwardAnalyzer):
 
     def __init__(self, model: Any, *, strip_softmax: bool = True, jit: bool = False) -> None:
         super().__init__(model, jit=jit)
+        check_flags(strip_softmax=strip_softmax)
         self._strip_softmax = strip_softmax
 
     def composite_table(self) -> Composite:

@@ -29,7 +29,7 @@ def grid(name: str, points: int) -> Grid:
         (array([0.25, 0.75]), array([0.5, 0.5]))
     """
     check_count("num_steps", points, "points on the path")
-    if name not in GRIDS:
+    if not isinstance(name, str) or name not in GRIDS:
         raise UnknownNameError("grid", str(name), GRIDS)
     if name == "trapezoid" and points < 2:
         raise ArgumentError("A trapezoid has two ends.", expected="num_steps >= 2", received=f"num_steps={points}")

@@ -12,6 +12,7 @@ from kxai.analyzers import grids
 from kxai.analyzers.analyzer import Analyzer
 from kxai.analyzers.fields import AnalyzerField, Arrays, Clean, Field
 from kxai.analyzers.sampling import MakeWalk, SamplingAnalyzer, Walk, weighted_sum
+from kxai.arguments import check_flags
 from kxai.composites import Plan
 from kxai.errors import ArgumentError, InputError
 from kxai.seeds import check_seed, generator
@@ -113,6 +114,7 @@ class NoiseAnalyzer(SamplingAnalyzer):
         self._absolute, self._seed = absolute, seed
         if not isinstance(noise, (int, float, np.number)) or isinstance(noise, bool) or not 0 <= noise < np.inf:
             raise ArgumentError("The noise is no standard deviation.", expected="a number >= 0", received=repr(noise))
+        check_flags(absolute=absolute)
         grids.check_count("num_samples", num_samples, "noisy inputs per sample")
         check_seed(seed)
         if other is not None and layer is not None:
@@ -125,6 +127,10 @@ class NoiseAnalyzer(SamplingAnalyzer):
     @abstractmethod
     def _statistic(self) -> type[NoiseWalk]:
         """What is made of the results."""
+
+    @property
+    def granularity(self) -> str:
+        return "value" if self._base is None else self._base.granularity
 
     def bind(self, model: Any) -> Analyzer:
         base = model if self._base is None else self._base.bind(model)

@@ -144,6 +144,8 @@ class ExpectedGradients(SamplingAnalyzer):
 
 
 def _background(baselines: Any) -> Any:
-    """Plain arrays are several baselines."""
+    """Plain arrays are several baselines, as inputs of the model, too."""
+    if isinstance(baselines, Inputs):
+        return Inputs(_background(baselines.value))
     several = isinstance(baselines, (Mapping, list, tuple)) or getattr(baselines, "ndim", 0) > 0
-    return Background(baselines) if several and not isinstance(baselines, (Background, Inputs)) else baselines
+    return Background(baselines) if several and not isinstance(baselines, Background) else baselines

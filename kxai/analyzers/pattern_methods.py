@@ -19,6 +19,7 @@ from kxai.analyzers.pattern_table import pattern_table
 from kxai.analyzers.patterns import Patterns
 from kxai.analyzers.program import Readout
 from kxai.analyzers.quality import rho, seen_by
+from kxai.arguments import check_flags
 from kxai.composites import Composite, Plan
 from kxai.errors import ArgumentError, InputError, LoadError, NumericalError
 from kxai.explanation import Explanation
@@ -279,6 +280,7 @@ class PatternNet(PatternAnalyzer):
 
     def __init__(self, model: Any, estimator: str = "relu", *, normalize: bool = False, jit: bool = False) -> None:
         super().__init__(model, estimator, jit=jit)
+        check_flags(normalize=normalize)
         self._normalize = normalize
 
     @property

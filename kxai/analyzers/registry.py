@@ -32,7 +32,7 @@ from kxai.analyzers.path import ExpectedGradients, IntegratedGradients
 from kxai.analyzers.pattern_methods import PatternAttribution, PatternNet
 from kxai.composites import PRESETS, Composite, Plan
 from kxai.composites.presets import call_with
-from kxai.errors import UnknownNameError
+from kxai.errors import ArgumentError, UnknownNameError
 from kxai.explanation import Explanation
 
 
@@ -102,6 +102,13 @@ METHODS["gradient_shap"] = (ExpectedGradients, "expected gradients (captum's and
 
 def _on(method: Callable[..., Analyzer], model: Any, base: Any = None, **hyperparameters: Any) -> Analyzer:
     """A method whose base is given by name; hyperparameters that it does not take are the base's."""
+    if isinstance(base, Analyzer):
+        raise ArgumentError(
+            "base names a method.",
+            expected='a name such as "lrp.epsilon_plus", or a Composite',
+            received=repr(base),
+            fix=f"kxai.{method.__name__}(analyzer, ...) takes an analyzer itself.",
+        )
     taken = inspect.signature(method).parameters
     others = {} if base is None else {key: value for key, value in hyperparameters.items() if key not in taken}
     source = model if base is None else create_analyzer(base, model, **others)
@@ -149,7 +156,7 @@ def create_analyzer(name: str | Composite, model: Any, **hyperparameters: Any) -
     """
     if isinstance(name, Composite):
         return LRP(model, name, **hyperparameters)
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         fix = "kxai.methods() describes all of them; kxai.ActivationMaximization, which explains no input, is none."
         raise UnknownNameError("method", str(name), METHODS, fix=fix)
     factory = METHODS[name][0]

@@ -331,9 +331,14 @@ def call_with(function: Callable[..., Any], what: str, hyperparameters: dict[str
     missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in hyperparameters]
     unknown = [name for name in hyperparameters if name not in parameters]
     if missing or unknown:
-        accepted = ", ".join(str(p) for p in parameters.values()) or "none"
+        accepted = ", ".join(_parameter(p) for p in parameters.values()) or "none"
         problem = f"does not take {', '.join(unknown)}" if unknown else f"needs {', '.join(missing)}"
         raise ArgumentError(
             f"The {what} {problem}.", expected=f"hyperparameters: {accepted}", received=f"{hyperparameters}"
         )
     return function(**hyperparameters)
+
+
+def _parameter(parameter: inspect.Parameter) -> str:
+    """name: type = default, the type without the quotes that postponed annotations have."""
+    return str(parameter).replace(f": {parameter.annotation!r}", f": {parameter.annotation}")

@@ -55,8 +55,9 @@ def layer_outputs(graph: Graph, layer: Any) -> list[Edge]:
     if not edges:
         # What ends in its activation or in a nested model has the path of the whole, too.
         known = [path[:end] for path in graph.paths() for end in range(1, len(path) + 1) if path[end : end + 1] in "/"]
+        inner = [path for path in dict.fromkeys(known) if path.endswith(f"/{_shown(layer)}")]
         raise UnknownNameError(
-            "layer", _shown(layer), dict.fromkeys(known), fix='print(kxai.plan(model, "gradient")) helps.'
+            "layer", _shown(layer), inner or dict.fromkeys(known), fix='print(kxai.plan(model, "gradient")) helps.'
         )
     return edges
 
@@ -90,9 +91,13 @@ def _within(path: str, name: str) -> bool:
 
 
 def _outputs(graph: Graph, group: Sequence[Node]) -> list[Edge]:
-    """Edges that a group of nodes makes and that others read, or that are outputs."""
+    """Edges that a group of nodes makes and that others read, or that are outputs.
+
+    Of a layer that ends in a softmax before which the logit is explained, that is the logit.
+    """
     members = set(group)
-    ends = {*graph.outputs, *graph.explained}
+    pairs = zip(graph.outputs, graph.explained, strict=True)
+    ends = {*graph.explained, *(output for output, logit in pairs if graph.producer.get(logit) not in members)}
     return [
         edge
         for node in group

@@ -88,6 +88,9 @@ def test_tokens():
     assert found.relevance.shape == (4, 7, 5)
     np.testing.assert_allclose(found.base, exact.base, rtol=1e-5)
     assert np.abs(found.relevance - exact.relevance).max() < 4 / 2000**0.5
+    # As elsewhere plain arrays are several baselines, though here they are as many as the samples.
+    plain = EG(case.model, Inputs(case.inputs), 2000, layer="embedding*").explain(case.inputs, 0)
+    np.testing.assert_array_equal(plain.relevance, found.relevance)
 
 
 def test_names_and_bad_arguments():

@@ -283,3 +283,12 @@ def test_any_method_is_a_base(name):
     np.testing.assert_allclose(found.relevance, parts.relevance, rtol=1e-3, atol=1e-5 * np.abs(found.relevance).max())
     still = kxai.SmoothGrad(base, 0.0, 2).explain(case.inputs)
     np.testing.assert_allclose(still.relevance, plain.relevance, rtol=1e-3, atol=1e-5 * np.abs(plain.relevance).max())
+
+
+@pytest.mark.parametrize("method", [kxai.SmoothGrad, kxai.SmoothGradSquared, kxai.VarGrad])
+def test_granularity_is_that_of_the_base(method):
+    case = models.pooled()
+    assert method(case.model).granularity == "value"
+    assert method(kxai.LRP(case.model)).granularity == "value"
+    assert method(kxai.GradCAM(case.model)).granularity == "position"
+    assert method(kxai.GradCAM(case.model, resize=False)).granularity == "feature"

@@ -59,6 +59,27 @@ def test_a_layer_is_its_output_with_its_activation():
         assert "backbone#2/" in str(caught.value)
 
 
+def test_a_layer_that_ends_in_the_softmax_left_out_is_its_logit():
+    inputs = keras.Input((3,))
+    hidden = layers.Dense(4, activation="softmax", name="gate")(inputs)
+    model = models.seeded(keras.Model(inputs, layers.Dense(2, activation="softmax", name="head")(hidden)))
+    graph = graph_of(model)
+    for layer, path in (("head", "head"), (model.get_layer("head"), "head"), ("head/softmax", "head/softmax")):
+        assert graph.producer[layer_output(graph, layer)].path == path
+    assert graph.producer[layer_output(graph, "gate")].path == "gate/softmax"
+    whole = kxai.create_analyzer("gradient", model, strip_softmax=False).plan().graph
+    assert whole.producer[layer_output(whole, "head")].path == "head/softmax"
+    # With respect to the logits the gradient of one of them is one-hot.
+    influence = kxai.InternalInfluence(model, "head", "point").explain(models.numbers(3)[:2], 1)
+    np.testing.assert_array_equal(influence.relevance, [[0, 1], [0, 1]])
+
+
+def test_a_layer_of_a_nested_model_needs_its_path():
+    model, _ = nested()
+    with pytest.raises(UnknownNameError, match=r"Unknown layer 'conv'(.|\n)*one of backbone#2/conv, backbone/conv\n"):
+        layer_output(graph_of(model), "conv")
+
+
 def test_a_layer_object_is_its_call():
     case = models.cnn()
     graph = graph_of(case.model)

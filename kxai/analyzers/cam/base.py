@@ -15,6 +15,7 @@ from kxai.analyzers.analyzer import Compiled
 from kxai.analyzers.backward import BackwardAnalyzer
 from kxai.analyzers.program import Readout, Start
 from kxai.analyzers.upsample import upsample
+from kxai.arguments import check_flags
 from kxai.composites import Composite, Plan
 from kxai.composites.presets import gradient
 from kxai.errors import ArgumentError, UnknownNameError
@@ -54,6 +55,7 @@ class CAMAnalyzer(BackwardAnalyzer):
         jit: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(model, jit=jit)
+        check_flags(relu=relu, resize=resize, strip_softmax=strip_softmax)
         if layer is not None and not isinstance(layer, (str, keras.Layer)):
             expected = "None, a path, a glob or a Keras layer of the model"
             raise ArgumentError("This is no layer.", expected=expected, received=repr(layer))

@@ -12,6 +12,7 @@ from kxai.analyzers.analyzer import Compiled
 from kxai.analyzers.backward import BackwardAnalyzer
 from kxai.analyzers.cam.gradient import GradCAM
 from kxai.analyzers.program import Start
+from kxai.arguments import check_flags
 from kxai.composites import Composite
 from kxai.composites.presets import guided_backprop
 from kxai.explanation import Explanation
@@ -50,6 +51,7 @@ class GuidedGradCAM(BackwardAnalyzer):
         jit: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(model, jit=jit)
+        check_flags(strip_softmax=strip_softmax)
         self._layer, self._other_activations, self._strip_softmax = layer, other_activations, strip_softmax
         self._table = guided_backprop(other_activations)
         self._map = GradCAM(model, layer, strip_softmax=strip_softmax, jit=jit)

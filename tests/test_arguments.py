@@ -1,0 +1,58 @@
+"""Arguments that are no switch, no known text or no name are refused, not guessed at."""
+
+from __future__ import annotations
+
+import pytest
+
+import kxai
+from kxai.arguments import check_choice, check_flags
+from kxai.errors import ArgumentError, UnknownNameError
+from kxai.testing import models
+
+SWITCHES = [
+    ("grad_cam", "relu"),
+    ("grad_cam", "resize"),
+    ("score_cam", "strip_softmax"),
+    ("guided_grad_cam", "strip_softmax"),
+    ("attention_relevance", "strip_softmax"),
+    ("integrated_gradients", "strip_softmax"),
+    ("smoothgrad", "absolute"),
+    ("pattern_net", "normalize"),
+    ("deeplift", "multipliers"),
+    ("gradient", "jit"),
+    ("lrp.epsilon", "jit"),
+]
+
+
+@pytest.mark.parametrize(("method", "name"), SWITCHES)
+def test_switches_are_true_or_false(method, name):
+    model = models.pooled().model
+    with pytest.raises(ArgumentError, match=rf"{name} is a switch(.|\n)*True or False(.|\n)*'no'"):
+        kxai.create_analyzer(method, model, **{name: "no"})
+    with pytest.raises(ArgumentError, match=f"{name} is a switch"):
+        kxai.create_analyzer(method, model, **{name: None})
+
+
+def test_checks():
+    check_flags(one=True, two=False)
+    with pytest.raises(ArgumentError, match=r"two is a switch(.|\n)*Received: 1"):
+        check_flags(one=True, two=1)
+    check_choice("psi", "layer", ["channel", "layer"])
+    for wrong in ("layers", ["layer"], None):
+        with pytest.raises(ArgumentError, match=r"psi is out of range(.|\n)*'channel', 'layer' or None"):
+            check_choice("psi", wrong, ["channel", "layer"], also="None")
+
+
+def test_names_are_texts():
+    model = models.mlp().model
+    with pytest.raises(UnknownNameError, match="Unknown grid"):
+        kxai.IntegratedGradients(model, grid=["left"])
+    with pytest.raises(UnknownNameError, match="Unknown method"):
+        kxai.create_analyzer(["gradient"], model)
+    with pytest.raises(ArgumentError, match=r"base names a method(.|\n)*SmoothGrad\(analyzer, \.\.\.\)"):
+        kxai.create_analyzer("smoothgrad", model, base=kxai.LRP(model))
+
+
+def test_hyperparameters_are_listed_as_they_are_written():
+    with pytest.raises(ArgumentError, match=r"layer: Any, baseline: Any = 0\.0, num_steps: int = 50, grid: str = 'mid"):
+        kxai.create_analyzer("layer_conductance", models.mlp().model)
