@@ -24,6 +24,11 @@ from kxai.rules.deeplift_products import is_extreme
 
 MIXTURES = ("rescale", "reveal_cancel", "genomics_default")
 POOLINGS = ("cross_max", "gradient")
+# Functions with no value, or a pole, somewhere: RevealCancel would ask for values far from those of both runs.
+_PARTIAL = frozenset(
+    "sqrt rsqrt log log2 log10 log1p power reciprocal divide true_divide divide_no_nan arccos arccosh arcsin arctanh "
+    "acosh atanh erfinv tan".split()
+)
 
 
 def winning(node: Node, facts: Facts) -> bool:
@@ -36,9 +41,14 @@ def smooth_maximum(node: Node, facts: Facts) -> bool:
     return node.kind is Kind.MAX and node.op == "logsumexp"
 
 
+def total(node: Node, facts: Facts) -> bool:
+    """Functions of one tensor that have a value everywhere."""
+    return node.kind is Kind.ELEMENTWISE and node.op not in _PARTIAL
+
+
 def after_dense(node: Node, facts: Facts) -> bool:
     """Activations of dense layers, moves and scalings between them allowed."""
-    if node.kind is not Kind.ELEMENTWISE:
+    if not total(node, facts):
         return False
     below: Node | None = node
     while below is not None and (below is node or below.kind in (Kind.ROUTE, Kind.SCALE)):
@@ -53,8 +63,9 @@ def deeplift(
     """DeepLIFT.
 
     Args:
-        rule: "rescale", "reveal_cancel" (at all functions), "genomics_default" (RevealCancel after dense layers, else
-            Rescale); or rows (match, rule), or a Composite of such, that come before the table of "rescale".
+        rule: "rescale", "reveal_cancel" (at all functions that have a value everywhere; a root or a logarithm keeps
+            Rescale), "genomics_default" (the same after dense layers, else Rescale); or rows (match, rule), or a
+            Composite of such, that come before the table of "rescale".
         max_pooling: "cross_max", or "gradient": all to the winner among the inputs.
         threshold: differences smaller than that get the derivative, >= 0.
 
@@ -71,7 +82,7 @@ def deeplift(
             received=repr(rule),
         )
     first: dict[str, tuple[Row, ...]] = {
-        "reveal_cancel": ((Kind.ELEMENTWISE, RevealCancel(threshold)),),
+        "reveal_cancel": ((total, RevealCancel(threshold)),),
         "genomics_default": ((after_dense, RevealCancel(threshold)),),
     }
     winner: Rule = CrossMax(threshold) if max_pooling == "cross_max" else Gradient()

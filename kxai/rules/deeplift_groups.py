@@ -54,9 +54,10 @@ class RescaleSoftmax(WholeRule):
         pool = step.node.group.pool  # type: ignore[union-attr]
         logarithmic = step.node.op == "log_softmax"
         (x, y), (x0, y0) = ((s.inputs[0], s.outputs[0]) for s in (step, before(step)))
+        # Only masked entries are -inf; of the others some have a probability that is too small for a number.
+        present = ops.logical_or(ops.isfinite(y), ops.isfinite(y0)) if logarithmic else ops.logical_or(y > 0, y0 > 0)
         if logarithmic:
             y, y0 = ops.exp(y), ops.exp(y0)
-        present = ops.logical_or(y > 0, y0 > 0)
         total, total0 = _log_sum(x, y, pool), _log_sum(x0, y0, pool)
         a, a0 = _where(present, x - total), _where(present, x0 - total0)
         mean = 1.0 if logarithmic else ops.exp((a + a0) / 2 + _log_sinhc((a - a0) / 2))

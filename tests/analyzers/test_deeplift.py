@@ -426,6 +426,39 @@ def test_every_function_is_complete(name, rule):
         assert np.abs(explanation.residual / given).max() <= 1e-5
 
 
+PARTIAL = {
+    "root": lambda x: ops.sqrt(ops.sum(ops.square(x), axis=1, keepdims=True)),
+    "logarithm": lambda x: ops.log(ops.cumsum(ops.exp(x), axis=1)),
+    "inverse root": lambda x: ops.rsqrt(ops.square(x) + 0.1),
+    "norm by hand": lambda x: (x - 0.1) / ops.sqrt(ops.var(x, axis=1, keepdims=True) + 1e-3),
+}
+
+
+@pytest.mark.parametrize("name", PARTIAL)
+def test_functions_without_a_value_somewhere_are_rescaled(name):
+    x = keras.Input((6,))
+    y = PARTIAL[name](layers.Dense(6)(x))
+    model = models.seeded(keras.Model(x, layers.Dense(2)(y)))
+    explanation = kxai.DeepLIFT(model, rolled, "reveal_cancel").explain(3 * models.numbers(6), 1)
+    given = np.abs(explanation.relevance).sum(axis=1) + np.abs(explanation.score) + np.abs(explanation.base)
+    assert np.abs(explanation.residual / given).max() <= 1e-5
+    chosen = str(kxai.plan(model, "deeplift.reveal_cancel"))
+    assert " Rescale(" in chosen
+    assert " RevealCancel(" in chosen
+
+
+def test_log_probabilities_far_below_what_a_probability_can_be():
+    x, r = np.array([[3.0, 1.0, -2.0]]), np.array([[-1.0, 2.0, 0.5]])
+    inner = keras.Input((3,))
+    model = keras.Model(inner, layers.Dense(1, use_bias=False)(ops.log_softmax(1000 * inner)))
+    model.set_weights([np.array([[0.0], [0.0], [1.0]])])
+    # log softmax of the last is 1000 (x_3 - max x), in both runs far below log of the least number.
+    explanation = kxai.DeepLIFT(model, r).explain(x, 0)
+    np.testing.assert_allclose(explanation.score - explanation.base, -5000 + 1500)
+    np.testing.assert_allclose(explanation.relevance.sum(), -3500, rtol=1e-5)
+    np.testing.assert_allclose(explanation.relevance[0, 2], -2500, rtol=1e-5)
+
+
 SORTED = {
     "sort": lambda x: ops.sort(x, axis=1),
     "median": lambda x: ops.median(x, axis=1, keepdims=True),
@@ -475,6 +508,17 @@ def test_several_references_are_averaged():
     np.testing.assert_allclose(alone.score, found.score[2:3], rtol=1e-6)
     for path in found.layers:
         np.testing.assert_allclose(alone.layers[path], found.layers[path][2:3], atol=1e-6)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_losses_are_averaged_over_references(samples):
+    case = models.mlp()
+    background = models.numbers(6, seed=8, samples=5)
+    table = [(kxai.Kind.ELEMENTWISE, rules.Gradient())]
+    found = kxai.DeepLIFT(case.model, Background(background), table).explain(case.inputs[:samples], 1, audit=True)
+    lost = sum(found.absorbed.values())
+    assert np.abs(lost).max() > 1e-3
+    np.testing.assert_allclose(lost, found.residual, atol=1e-6)
 
 
 @pytest.mark.parametrize("build", [models.cnn, pytest.param(models.encoder, marks=pytest.mark.slow)])
