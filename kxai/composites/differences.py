@@ -75,7 +75,7 @@ def deeplift(
     if max_pooling not in POOLINGS:
         expected = " or ".join(f'"{name}"' for name in POOLINGS)
         raise ArgumentError("Unknown value of max_pooling.", expected=expected, received=repr(max_pooling))
-    if isinstance(rule, str) and rule not in MIXTURES:
+    if rule not in MIXTURES if isinstance(rule, str) else not isinstance(rule, (Composite, list, tuple)):
         raise ArgumentError(
             "Unknown rule of DeepLIFT.",
             expected=", ".join(f'"{name}"' for name in MIXTURES) + ", a Composite or rows (match, rule)",
