@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import kxai
@@ -56,3 +57,15 @@ def test_names_are_texts():
 def test_hyperparameters_are_listed_as_they_are_written():
     with pytest.raises(ArgumentError, match=r"layer: Any, baseline: Any = 0\.0, num_steps: int = 50, grid: str = 'mid"):
         kxai.create_analyzer("layer_conductance", models.mlp().model)
+
+
+def double(x):
+    return 2 * x
+
+
+def test_arrays_and_functions_are_shown_briefly():
+    case = models.mlp()
+    assert "baseline=array of shape (4, 6)" in repr(kxai.IntegratedGradients(case.model, np.zeros((4, 6))))
+    assert "baseline=array(2.)" in repr(kxai.IntegratedGradients(case.model, np.array(2.0)))
+    explanation = kxai.IntegratedGradients(case.model, double, 2).explain(case.inputs)
+    assert explanation.config["hyperparameters"]["baseline"] == "function double"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -95,8 +96,7 @@ class Analyzer(ABC):
         return type(self)(model, **self.hyperparameters())
 
     def __repr__(self) -> str:
-        shown = "".join(f", {key}={value!r}" for key, value in self.hyperparameters().items())
-        return f"{type(self).__name__}({self._model.name!r}{shown})"
+        return f"{type(self).__name__}({self._model.name!r}{shown(self.hyperparameters())})"
 
     def config(self) -> dict[str, Any]:
         """What a reader of the result needs to know, in JSON's types."""
@@ -233,10 +233,22 @@ def _length_error(received: Any, expected: Any) -> TargetError:
     )
 
 
+def shown(hyperparameters: dict[str, Any]) -> str:
+    """``, name=value`` for each; arrays by their shape."""
+    return "".join(
+        f", {key}={f'array of shape {value.shape}' if isinstance(value, np.ndarray) and value.ndim else repr(value)}"
+        for key, value in hyperparameters.items()
+    )
+
+
 def _plain(value: Any) -> Any:
-    """A value in JSON's types: numbers and text as they are, small arrays as lists, the rest by its repr."""
+    """A value in JSON's types: numbers and text as they are, small arrays as lists, functions by name, the rest by its
+    repr."""
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist() if value.size <= MAX_SHOWN else f"array of shape {value.shape}"
-    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else repr(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    # The repr of a function holds its address, which would make each run's results differ.
+    return f"function {value.__qualname__}" if isinstance(value, types.FunctionType) else repr(value)

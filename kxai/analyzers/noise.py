@@ -9,7 +9,7 @@ import numpy as np
 from keras import tree
 
 from kxai.analyzers import grids
-from kxai.analyzers.analyzer import Analyzer
+from kxai.analyzers.analyzer import Analyzer, shown
 from kxai.analyzers.fields import AnalyzerField, Arrays, Clean, Field
 from kxai.analyzers.sampling import MakeWalk, SamplingAnalyzer, Walk, weighted_sum
 from kxai.arguments import check_flags
@@ -137,8 +137,8 @@ class NoiseAnalyzer(SamplingAnalyzer):
         return type(self)(base, **self._portable())
 
     def __repr__(self) -> str:
-        shown = "".join(f", {key}={value!r}" for key, value in self.hyperparameters().items())
-        return f"{type(self).__name__}({self._model.name if self._base is None else self._base!r}{shown})"
+        base = self._model.name if self._base is None else self._base
+        return f"{type(self).__name__}({base!r}{shown(self.hyperparameters())})"
 
     def plan(self, inputs: Any = None) -> Plan:
         return super().plan(inputs) if self._base is None else self._base.plan(inputs)
