@@ -197,11 +197,22 @@ def _at(value, index, number):
     return np.eye(1, len(value.x), index)[0] * number
 
 
+def divided(a, length):
+    """y = a / length, read as a = y length: y and the length are two players."""
+
+    def send(y):
+        lengths = length.x + length.r
+        a.take(y.m * 2 / lengths)
+        length.take(-y.m * (y.x + y.r) / lengths)
+
+    return Value(a.x / length.x, a.r / length.r, send=send, sources=(a, length))
+
+
 def layer_norm(v, gamma, beta, epsilon):
-    """Centring, squares, mean, inverse root, product."""
+    """Centring, squares, mean, root, division by this length."""
     n = len(v.x)
     centred = Value(v.x - v.x.mean(), v.r - v.r.mean(), sources=(v,))
     centred.send = lambda y: v.take(y.m - y.m.mean())
     mean = scale(move(power(centred, 2), np.full((n, 1), 1 / n)), 1.0, epsilon)
-    inverse = move(power(mean, -0.5), np.ones((1, n)))
-    return scale(product(centred, inverse), gamma, beta)
+    length = move(power(mean, 0.5), np.ones((1, n)))
+    return scale(divided(centred, length), gamma, beta)

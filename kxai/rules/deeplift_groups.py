@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
+import keras
 from keras import ops
 
 from kxai import backend
@@ -101,11 +102,14 @@ def _log_sinhc(z: Any) -> Any:
 @final
 @dataclass(frozen=True)
 class RescaleNorm(WholeRule):
-    """A norm as the product of x and its inverse length q: two players; squares and the inverse root by Rescale.
+    """A norm y = x / l, read as x = y l: two players, y and the length l; squares and their root by Rescale.
 
-    With ``u = pool(x^2) + epsilon`` (a mean, or a sum), ``q = u^(-1/2)`` and multipliers m of x q:
-    ``m_in = m (q + q0) / 2 + k (x + x0) pool(m (x + x0)) / 2`` with
-    ``k = (q - q0) / (u - u0) = -(q q0)^2 / (q + q0)``.
+    With ``u = pool(x^2) + epsilon`` (a mean, or a sum), ``l = sqrt(u)`` and multipliers m of x / l:
+    ``Dx = Dy (l + l0) / 2 + Dl (y + y0) / 2``, therefore
+    ``m_in = (2 m - (x + x0) pool(m (y + y0)) / (l + l0)) / (l + l0)``.
+
+    x and 1 / l as players would have a share x / l0, without bound where the reference has no length (it is 0, or the
+    same everywhere); here both shares are at most of the size of y.
 
     Raises:
         RuleError: (at plan time) the node does not divide by the root of a sum of squares.
@@ -126,21 +130,24 @@ class RescaleNorm(WholeRule):
 
     def whole(self, step: Step, multiplier: Any) -> Sequence[Any]:
         group: Any = step.node.group
-        x, x0 = step.inputs[0], before(step).inputs[0]
+        # Squares of half-precision numbers overflow soon, and epsilon may be 0 among them.
+        wide = keras.backend.result_type(step.inputs[0].dtype, "float32")
+        x, x0 = (ops.cast(s.inputs[0], wide) for s in (step, before(step)))
         square, square0 = group.pool(ops.square(x)), group.pool(ops.square(x0))
         u, u0 = ops.maximum(square, group.least), ops.maximum(square0, group.least)
-        q, q0 = ops.rsqrt(u + group.epsilon), ops.rsqrt(u0 + group.epsilon)
-        steep = -ops.square(q * q0) / (q + q0)
+        length, length0 = ops.sqrt(u + group.epsilon), ops.sqrt(u0 + group.epsilon)
+        lengths = length + length0
+        arriving = ops.cast(self._unscaled(step, multiplier), wide)
+        shared = group.pool(arriving * (x / length + x0 / length0)) / lengths
         if group.least:
-            steep = steep * quotient(u - u0, square - square0)
-        arriving = self._unscaled(step, multiplier)
-        both = x + x0
-        to_x = arriving * (q + q0) / 2 + steep * both * group.pool(arriving * both) / 2
+            bounded = ops.minimum(square, square0) < group.least
+            shared = shared * ops.where(bounded, quotient(u - u0, square - square0), ops.ones_like(shared))
+        to_x = ops.cast((2 * arriving - (x + x0) * shared) / lengths, multiplier.dtype)
         return [to_x if i == 0 else None for i, _ in enumerate(step.inputs)]
 
     @staticmethod
     def _unscaled(step: Step, multiplier: Any) -> Any:
-        """What arrives, in units of x q: the norm may scale its output.
+        """What arrives, in units of x / l: the norm may scale its output.
 
         At x = 0 the length has no derivative, so the node's is that of the scaling, divided by the root of epsilon.
         """

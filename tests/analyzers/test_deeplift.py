@@ -176,6 +176,44 @@ def test_layer_normalisation(rule):
     compare(model, build, *pair(3), rule)
 
 
+def test_unit_length_from_zero():
+    model = keras.Sequential([keras.Input((2,)), layers.UnitNormalization(), layers.Dense(1, use_bias=False)])
+    model.set_weights([np.array([[1.0], [0.0]])])
+    # y = (0.6, 0.8): 2 m y - y^2 (m y), however small the least length.
+    found = kxai.DeepLIFT(model).explain(np.array([[3.0, 4.0]]), 0)
+    np.testing.assert_allclose(found.relevance, [[0.984, -0.384]], rtol=1e-5)
+
+
+NORMS = {
+    "layer": lambda: layers.LayerNormalization(epsilon=1e-12),
+    "root mean square": lambda: layers.RMSNormalization(),
+    "group": lambda: layers.GroupNormalization(2, epsilon=1e-9),
+    "unit": lambda: layers.UnitNormalization(),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_of_a_reference_without_length(name):
+    model = models.seeded(keras.Sequential([keras.Input((6,)), NORMS[name](), layers.Dense(2)]))
+    explanation = kxai.DeepLIFT(model).explain(models.numbers(6), 0)
+    np.testing.assert_allclose(explanation.residual, 0, atol=1e-5)
+    # Each share is at most of the size of sqrt(n) y.
+    assert 0.1 < np.abs(explanation.relevance).max() < 50
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_multipliers_of_norms_at_the_reference_and_at_one_as_long(name):
+    model = models.seeded(keras.Sequential([keras.Input((6,)), NORMS[name](), layers.Dense(2)]))
+    x = models.numbers(6)
+    gradient = kxai.Gradient(model).explain(x, 0).relevance
+    found = kxai.DeepLIFT(model, x, multipliers=True).explain(x, 0).relevance
+    np.testing.assert_allclose(found, gradient, rtol=1e-4, atol=1e-5)
+    # Exactly as long is the limit of nearly as long.
+    turned = x[:, ::-1].copy()
+    exact, near = (kxai.DeepLIFT(model, r, multipliers=True).explain(x, 0).relevance for r in (turned, turned * 1.0001))
+    np.testing.assert_allclose(exact, near, rtol=1e-2, atol=1e-3)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_lstm(rule):
     lstm, top, units = layers.LSTM(2, dtype="float64"), layers.Dense(2, dtype="float64"), 2
