@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import numpy as np
 from kxai import backend, files
 from kxai.analyzers.moments import Running
 from kxai.composites import Plan
-from kxai.errors import ArgumentError, LoadError, NumericalError
+from kxai.errors import ArgumentError, KxaiWarning, LoadError, NumericalError
 from kxai.rules.pattern import units_of
 
 FORMAT = "kxai.patterns"
@@ -75,8 +76,12 @@ class Patterns:
 
         Raises:
             NumericalError: the model's values are not finite.
+
+        Warns:
+            KxaiWarning: all patterns of a node are 0.
         """
         arrays: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+        flat: list[str] = []
         for path, (moments, kernel) in running.moments().items():
             if not np.isfinite(moments.yy).all():
                 raise NumericalError(
@@ -86,6 +91,15 @@ class Patterns:
                     fix="is model(x) finite for all of the data?",
                 )
             arrays[path] = moments.regimes(kernel) if estimator == "relu" else (moments.pattern(kernel), None)
+            if np.any(kernel) and not any(np.any(array) for array in arrays[path] if array is not None):
+                flat.append(path)
+        if flat:
+            warnings.warn(
+                f"All patterns of {', '.join(flat)} are 0, and with them the relevance behind: over the "
+                f"{running.samples} samples that were fitted to, its values do not vary. Fit to more data.",
+                KxaiWarning,
+                stacklevel=3,
+            )
         return Patterns(estimator, running.samples, fingerprint(model), described(plan), arrays)
 
     def tensor(self, path: str, positive: bool, dtype: Any) -> Any:

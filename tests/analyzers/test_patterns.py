@@ -232,7 +232,8 @@ def test_silent_and_constant_units(double):
     assert np.all(found[0][:, 1:] == 0)
     assert np.all(found[1][:, 1] == 0)
     assert np.all(found[1][:, 2] != 0)
-    constant = kxai.PatternNet(model, "linear").fit(np.full((7, 2), 0.1)).patterns["units"][0]
+    with pytest.warns(kxai.KxaiWarning, match="All patterns of units are 0"):
+        constant = kxai.PatternNet(model, "linear").fit(np.full((7, 2), 0.1)).patterns["units"][0]
     assert np.all(constant == 0)
 
 
@@ -674,3 +675,11 @@ def test_what_the_plan_shows():
     text = str(kxai.PatternNet(two_convolutions()).plan())
     for active in (True, False):
         assert f"Pattern(estimator='relu', weighted=False, active={active}, normalize=False)" in text
+
+
+@pytest.mark.parametrize("estimator", ["relu", "linear"])
+def test_data_that_do_not_vary(estimator):
+    case = models.mlp()
+    for data in (case.inputs[:1], np.ones_like(case.inputs)):
+        with pytest.warns(kxai.KxaiWarning, match=r"All patterns of dense.* are 0(.|\n)*Fit to more data"):
+            kxai.PatternNet(case.model, estimator).fit(data)
