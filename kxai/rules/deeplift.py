@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, final
 
 import keras
@@ -136,9 +137,11 @@ def _affine_multiplier(step: Step, arrived: Any) -> Any:
 
 
 def _absolute(step: Step) -> tuple[Any, Callable[[Sequence[Any]], list[Any]]]:
-    """(|W| |Dx|, its pullback)."""
-    linear, kernel = step.node.affine.linear, ops.abs(step.kernel)  # type: ignore[union-attr]
-    (size,), pull = backend.vjp(lambda x: linear(x, kernel), ops.abs(difference(step, 0)))
+    """(|W| |Dx|, its pullback), computed once for the parts and the multipliers."""
+    if "absolute" not in step.memo:
+        linear, kernel = step.node.affine.linear, ops.abs(step.kernel)  # type: ignore[union-attr]
+        step.memo["absolute"] = backend.vjp(lambda x: linear(x, kernel), ops.abs(difference(step, 0)))
+    (size,), pull = step.memo["absolute"]
     return size, pull
 
 
@@ -169,8 +172,7 @@ class FunctionRule(DifferenceRule):
     def multipliers(self, step: Step, arrived: list[Multipliers | None]) -> Sequence[Multipliers | None]:
         if arrived[0] is None:
             return [None] * len(step.inputs)
-        function = Function(step)
-        m, slopes = arrived[0], self.slopes(step, function)
+        function, m, slopes = Function(step), arrived[0], self._known_slopes(step)
         sent = Multipliers(m.positive * slopes.positive, m.negative * slopes.negative)
         if m.equal and slopes.equal:
             sent = Multipliers.of(sent.positive)
@@ -178,12 +180,18 @@ class FunctionRule(DifferenceRule):
         sent = sent.map(lambda m: sum_to_shape(m, x))
         return [sent if i == function.operand else None for i, _ in enumerate(step.inputs)]
 
+    def _known_slopes(self, step: Step) -> Multipliers:
+        """The slopes, computed once for the parts and the multipliers."""
+        if "slopes" not in step.memo:
+            step.memo["slopes"] = self.slopes(step, Function(step))
+        slopes: Multipliers = step.memo["slopes"]
+        return slopes
+
     def moves_parts(self, node: Node) -> bool:
         return True
 
     def parts(self, step: Step) -> list[Parts | None]:
-        function = Function(step)
-        slopes, given = self.slopes(step, function), step.parts[function.operand]
+        slopes, given = self._known_slopes(step), step.parts[Function(step).operand]
         return [Parts(slopes.positive * given.positive, slopes.negative * given.negative)]
 
 
@@ -213,7 +221,7 @@ class Function:
 
     def at(self, x: Any) -> Point:
         """Another point."""
-        return Point(x, self(x), lambda: self._derivative(x))
+        return Point(x, self(x), cache(lambda: self._derivative(x)))
 
     def slope(self, a: Point, b: Point, threshold: float) -> Any:
         """``(f(b) - f(a)) / (b - a)``."""
@@ -231,8 +239,8 @@ class Function:
     def _end(self, step: Step) -> Point:
         x, y = step.inputs[self.operand], step.outputs[0]
         if not self._same:
-            return Point(x, y, lambda: self._derivative(x))
-        return Point(x, y, lambda: step.pullback(ops.ones_like(y))[self.operand])
+            return Point(x, y, cache(lambda: self._derivative(x)))
+        return Point(x, y, cache(lambda: step.pullback(ops.ones_like(y))[self.operand]))
 
     def _derivative(self, x: Any) -> Any:
         """Shaped like the output, to which ``x`` may be broadcast."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, final
 
@@ -38,6 +38,7 @@ class Step:
         reference: the same node in the run of the reference, of as many samples or of one; None: there is none.
         parts: per input, the positive and the negative part of its difference from the reference, where a rule reads
             them (see :mod:`kxai.rules.differences`); None elsewhere.
+        memo: what the node's rule has computed in this run and will read again.
     """
 
     node: Node
@@ -55,6 +56,7 @@ class Step:
     present: Callable[[], Any] | None = None
     reference: Step | None = None
     parts: tuple[Any, ...] = ()
+    memo: dict[str, Any] = field(default_factory=dict)
 
     def pullback(self, cotangent: Any) -> list[Any]:
         """The node's vector-Jacobian product, recorded in the forward pass: no forward computation is repeated.
