@@ -88,8 +88,8 @@ class DifferenceAnalyzer(BackwardAnalyzer):
 
         def run(batch: list[np.ndarray], data: list[np.ndarray], rows: np.ndarray) -> Iterator[Step]:
             given = references.of(batch, rows)
-            for arrays in (batch, [array.reshape(-1, *array.shape[2:]) for array in given]):
-                plan.check_inputs(arrays)
+            plan.check_inputs(batch)
+            plan.check_values([array.reshape(-1, *array.shape[2:]) for array in given])
             calls = list(_calls(plan, batch, data, given, batch_size))
             mean = _Mean(len(batch[0]))
             for inputs, numbers, reference in calls:

@@ -114,7 +114,14 @@ class Plan:
         return known
 
     def check_inputs(self, arrays: list[Any]) -> None:
-        """Raise InputError if a rule is not defined for these model inputs (NumPy arrays)."""
+        """Raise InputError if a rule is not defined for these model inputs (NumPy arrays), or they are too many."""
+        self.check_values(arrays)
+        for node in self.graph.nodes:
+            if node.loop is not None and node.loop.order.batch not in (None, len(arrays[0])):
+                raise _batch_error(node, len(arrays[0]))
+
+    def check_values(self, arrays: list[Any]) -> None:
+        """Raise InputError if a rule is not defined for these values of model inputs (NumPy arrays)."""
         lowest = min(float(array.min()) for array in arrays)
         if self.facts.nonnegative_inputs and lowest < 0:
             raise InputError(
@@ -126,9 +133,6 @@ class Plan:
         for node, rule in self.rules.items():
             for position in self.inputs_of.get(node, ()):
                 rule.check_inputs(arrays[position])
-        for node in self.graph.nodes:
-            if node.loop is not None and node.loop.order.batch not in (None, len(arrays[0])):
-                raise _batch_error(node, len(arrays[0]))
         for node in self.lookups:
             if node.entries is not None and node.inputs[0] in self.graph.inputs:
                 _check_ids(node, node.entries, arrays[self.graph.inputs.index(node.inputs[0])])

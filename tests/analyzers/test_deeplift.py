@@ -548,6 +548,18 @@ def test_several_references_are_averaged():
         np.testing.assert_allclose(alone.layers[path], found.layers[path][2:3], atol=1e-6)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_references_of_a_batch_that_is_fixed(count):
+    inputs = keras.Input(batch_shape=(2, 4, 3))
+    model = models.seeded(keras.Model(inputs, layers.Dense(2)(layers.LSTM(3, stateful=True)(inputs))))
+    x, background = models.numbers(4, 3), models.numbers(4, 3, seed=8, samples=count)
+    expected = [kxai.DeepLIFT(model, np.repeat(one[None], 4, axis=0)).explain(x, 0, batch_size=2) for one in background]
+    found = kxai.DeepSHAP(model, background).explain(x, 0, batch_size=2)
+    np.testing.assert_allclose(found.relevance, np.mean([one.relevance for one in expected], axis=0), atol=1e-6)
+    np.testing.assert_allclose(found.residual, 0, atol=1e-6)
+    assert np.abs(kxai.DeepLIFT(model).explain(x, 0, batch_size=2).residual).max() < 1e-6
+
+
 @pytest.mark.parametrize("samples", [1, 3])
 def test_losses_are_averaged_over_references(samples):
     case = models.mlp()
