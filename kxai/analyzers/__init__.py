@@ -21,11 +21,11 @@ from kxai.analyzers.cam import (
 from kxai.analyzers.deeplift import DeepLIFT, DeepSHAP
 from kxai.analyzers.fullgrad import FullGrad
 from kxai.analyzers.gradient import Deconvnet, Gradient, GradientTimesInput, GuidedBackprop, Sensitivity
-from kxai.analyzers.influence import InternalInfluence, LayerConductance
-from kxai.analyzers.noise import SmoothGrad, SmoothGradSquared, VarGrad
-from kxai.analyzers.path import ExpectedGradients, IntegratedGradients
-from kxai.analyzers.pattern_methods import PatternAttribution, PatternNet
+from kxai.analyzers.pattern.methods import PatternAttribution, PatternNet
 from kxai.analyzers.registry import METHODS, create_analyzer, explain, methods, plan
+from kxai.analyzers.sampling.influence import InternalInfluence, LayerConductance
+from kxai.analyzers.sampling.noise import SmoothGrad, SmoothGradSquared, VarGrad
+from kxai.analyzers.sampling.path import ExpectedGradients, IntegratedGradients
 
 __all__ = [
     "CAM",

@@ -26,10 +26,10 @@ from kxai.analyzers.cam import (
 from kxai.analyzers.deeplift import DeepLIFT, DeepSHAP
 from kxai.analyzers.fullgrad import FullGrad
 from kxai.analyzers.gradient import Deconvnet, Gradient, GradientTimesInput, GuidedBackprop, Sensitivity
-from kxai.analyzers.influence import InternalInfluence, LayerConductance
-from kxai.analyzers.noise import SmoothGrad, SmoothGradSquared, VarGrad
-from kxai.analyzers.path import ExpectedGradients, IntegratedGradients
-from kxai.analyzers.pattern_methods import PatternAttribution, PatternNet
+from kxai.analyzers.pattern.methods import PatternAttribution, PatternNet
+from kxai.analyzers.sampling.influence import InternalInfluence, LayerConductance
+from kxai.analyzers.sampling.noise import SmoothGrad, SmoothGradSquared, VarGrad
+from kxai.analyzers.sampling.path import ExpectedGradients, IntegratedGradients
 from kxai.composites import PRESETS, Composite, Plan
 from kxai.composites.presets import call_with
 from kxai.errors import ArgumentError, UnknownNameError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kxai.analyzers.grids import GRIDS, grid
+from kxai.analyzers.sampling.grids import GRIDS, grid
 from kxai.errors import ArgumentError, UnknownNameError
 
 DEGREE = {"left": 0, "right": 0, "midpoint": 1, "trapezoid": 1, "gauss_legendre": 9}

@@ -11,7 +11,7 @@ from keras import layers
 
 import kxai
 from kxai import backend
-from kxai.analyzers.grids import grid
+from kxai.analyzers.sampling.grids import grid
 from kxai.errors import ArgumentError, InputError, UnknownNameError
 from kxai.references import Background
 from kxai.testing import models

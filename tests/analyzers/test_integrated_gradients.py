@@ -10,7 +10,7 @@ import pytest
 from keras import layers, ops
 
 import kxai
-from kxai.analyzers.grids import GRIDS, grid
+from kxai.analyzers.sampling.grids import GRIDS, grid
 from kxai.errors import ArgumentError, InputError, KxaiWarning, UnknownNameError
 from kxai.references import Background, Inputs
 from kxai.testing import models

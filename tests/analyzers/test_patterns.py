@@ -13,7 +13,7 @@ from keras import layers
 
 import kxai
 from kxai import files
-from kxai.analyzers.quality import rho
+from kxai.analyzers.pattern.quality import rho
 from kxai.errors import ArgumentError, InputError, LoadError, NumericalError, RuleError, UnknownNameError
 from kxai.testing import models
 

@@ -14,11 +14,11 @@ from kxai import backend
 from kxai.analyzers.analyzer import Compiled, concrete
 from kxai.analyzers.backward import BackwardAnalyzer
 from kxai.analyzers.inputs import to_arrays
-from kxai.analyzers.moments import MomentsProgram, Running
-from kxai.analyzers.pattern_table import pattern_table
-from kxai.analyzers.patterns import Patterns
+from kxai.analyzers.pattern.moments import MomentsProgram, Running
+from kxai.analyzers.pattern.patterns import Patterns
+from kxai.analyzers.pattern.quality import rho, seen_by
+from kxai.analyzers.pattern.table import pattern_table
 from kxai.analyzers.program import Readout
-from kxai.analyzers.quality import rho, seen_by
 from kxai.arguments import check_flags
 from kxai.composites import Composite, Plan
 from kxai.errors import ArgumentError, InputError, LoadError, NumericalError

@@ -13,10 +13,10 @@ from keras import ops, tree
 
 from kxai.analyzers.analyzer import Analyzer, Step, Stepwise
 from kxai.analyzers.backward import chosen_target
-from kxai.analyzers.cuts import Cut
 from kxai.analyzers.references import References
+from kxai.analyzers.sampling.cuts import Cut
+from kxai.analyzers.sampling.slopes import Slopes
 from kxai.analyzers.scores import Scorer, input_spec
-from kxai.analyzers.slopes import Slopes
 from kxai.composites import Plan
 from kxai.explanation import Explanation
 from kxai.graph.canonize import prune

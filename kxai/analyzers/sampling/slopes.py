@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from kxai import backend
-from kxai.analyzers.cuts import Cut
+from kxai.analyzers.sampling.cuts import Cut
 from kxai.analyzers.scores import Explained, input_spec
 from kxai.graph.cut import upto
 from kxai.reverse import backward, forward

@@ -6,10 +6,10 @@ from typing import Any, final
 
 import numpy as np
 
-from kxai.analyzers import grids
-from kxai.analyzers.fields import Clean, GradientField
-from kxai.analyzers.sampling import MakeWalk, SamplingAnalyzer
-from kxai.analyzers.walks import Draw, PathWalk, every_baseline, resolve_baselines, warn_of_equals
+from kxai.analyzers.sampling import grids
+from kxai.analyzers.sampling.base import MakeWalk, SamplingAnalyzer
+from kxai.analyzers.sampling.fields import Clean, GradientField
+from kxai.analyzers.sampling.walks import Draw, PathWalk, every_baseline, resolve_baselines, warn_of_equals
 from kxai.errors import ArgumentError
 from kxai.references import Background
 

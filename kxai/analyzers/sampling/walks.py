@@ -9,9 +9,9 @@ from typing import Any, final
 
 import numpy as np
 
-from kxai.analyzers.fields import Arrays, Clean, GradientField
 from kxai.analyzers.references import resolve_references
-from kxai.analyzers.sampling import Walk, weighted_sum
+from kxai.analyzers.sampling.base import Walk, weighted_sum
+from kxai.analyzers.sampling.fields import Arrays, Clean, GradientField
 from kxai.errors import KxaiWarning
 from kxai.references import Inputs
 

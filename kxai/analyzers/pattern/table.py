@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 
-from kxai.analyzers.moments import activation_after
+from kxai.analyzers.pattern.moments import activation_after
 from kxai.composites import Composite
 from kxai.composites.composite import Row
 from kxai.graph.bottlenecks import bottlenecks

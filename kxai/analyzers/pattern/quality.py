@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from kxai import backend
-from kxai.analyzers.moments import activation_after
+from kxai.analyzers.pattern.moments import activation_after
 from kxai.composites import Plan
 from kxai.errors import ArgumentError
 from kxai.graph.graph import Kind, Node

@@ -12,9 +12,9 @@ from keras import tree
 
 from kxai.analyzers.analyzer import Analyzer, Compiled, Step, Stepwise
 from kxai.analyzers.backward import remembered
-from kxai.analyzers.cuts import check_movable, cut_at, portable
-from kxai.analyzers.fields import Arrays, Clean, Field, GradientField
 from kxai.analyzers.gradient import GradientAnalyzer
+from kxai.analyzers.sampling.cuts import check_movable, cut_at, portable
+from kxai.analyzers.sampling.fields import Arrays, Clean, Field, GradientField
 from kxai.composites import Plan
 from kxai.errors import ArgumentError, InputError
 from kxai.explanation import Explanation

@@ -8,10 +8,10 @@ from typing import Any, final
 import numpy as np
 from keras import tree
 
-from kxai.analyzers import grids
 from kxai.analyzers.analyzer import Analyzer, shown
-from kxai.analyzers.fields import AnalyzerField, Arrays, Clean, Field
-from kxai.analyzers.sampling import MakeWalk, SamplingAnalyzer, Walk, weighted_sum
+from kxai.analyzers.sampling import grids
+from kxai.analyzers.sampling.base import MakeWalk, SamplingAnalyzer, Walk, weighted_sum
+from kxai.analyzers.sampling.fields import AnalyzerField, Arrays, Clean, Field
 from kxai.arguments import check_flags
 from kxai.composites import Plan
 from kxai.errors import ArgumentError, InputError

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from kxai import backend, files
-from kxai.analyzers.moments import Running
+from kxai.analyzers.pattern.moments import Running
 from kxai.composites import Plan
 from kxai.errors import ArgumentError, KxaiWarning, LoadError, NumericalError
 from kxai.rules.pattern import units_of
