@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-import keras
 from keras import ops
 
 from kxai import backend
@@ -130,19 +129,17 @@ class RescaleNorm(WholeRule):
 
     def whole(self, step: Step, multiplier: Any) -> Sequence[Any]:
         group: Any = step.node.group
-        # Squares of half-precision numbers overflow soon, and epsilon may be 0 among them.
-        wide = keras.backend.result_type(step.inputs[0].dtype, "float32")
-        x, x0 = (ops.cast(s.inputs[0], wide) for s in (step, before(step)))
+        x, x0 = step.inputs[0], before(step).inputs[0]
         square, square0 = group.pool(ops.square(x)), group.pool(ops.square(x0))
         u, u0 = ops.maximum(square, group.least), ops.maximum(square0, group.least)
         length, length0 = ops.sqrt(u + group.epsilon), ops.sqrt(u0 + group.epsilon)
         lengths = length + length0
-        arriving = ops.cast(self._unscaled(step, multiplier), wide)
+        arriving = self._unscaled(step, multiplier)
         shared = group.pool(arriving * (x / length + x0 / length0)) / lengths
         if group.least:
             bounded = ops.minimum(square, square0) < group.least
             shared = shared * ops.where(bounded, quotient(u - u0, square - square0), ops.ones_like(shared))
-        to_x = ops.cast((2 * arriving - (x + x0) * shared) / lengths, multiplier.dtype)
+        to_x = (2 * arriving - (x + x0) * shared) / lengths
         return [to_x if i == 0 else None for i, _ in enumerate(step.inputs)]
 
     @staticmethod
