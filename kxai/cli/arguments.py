@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kxai.cli import images
 from kxai.cli.quiet import notices_dropped
 from kxai.errors import LoadError, TargetError, UnknownNameError
 
@@ -62,6 +64,38 @@ def load_model(arguments: argparse.Namespace) -> keras.Model:
         if "safe_mode=False" not in str(error):
             raise
         raise LoadError(f"{error}\n  On the command line: --unsafe.") from error
+
+
+def add_settings(parser: argparse.ArgumentParser, given: str = "") -> None:
+    """Adds ``--set``, the hyperparameters of the method.
+
+    Args:
+        parser: the command's parser.
+        given: help; default that of hyperparameters in general.
+    """
+    given = given or "a hyperparameter; of FILE.npy or .npz its arrays"
+    parser.add_argument("--set", metavar="KEY=VALUE", type=setting, action="append", default=[], help=given)
+
+
+def settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The hyperparameters that were given; of files of arrays the arrays.
+
+    Args:
+        arguments: the parsed arguments.
+
+    Raises:
+        LoadError: a file is missing or damaged.
+    """
+    found = {key: _arrays(value) for key, value in arguments.set}
+    if len(found) < len(arguments.set):
+        arguments.usage_error("--set: the same key is given twice")
+    return found
+
+
+def _arrays(value: Any) -> Any:
+    """What a file of arrays holds; any other value is meant as it is."""
+    named = isinstance(value, str) and Path(value).suffix.lower() in (".npy", ".npz")
+    return images.read_arrays(value) if named else value
 
 
 def setting(text: str) -> tuple[str, Any]:

@@ -27,6 +27,7 @@ examples:
   kxai explain model.keras cat.png --preprocess 127,128 --target tabby --labels names.json -o out
   kxai explain model.keras rows.npy --method lrp.epsilon --set epsilon=0.01 -o out
   kxai explain model.keras rows.npy --method deepshap --set background=training.npy -o out
+  kxai explain model.keras rows.npy --method pattern_attribution --fit training.npy -o out
 
 files per image: NAME-heatmap.png, NAME-overlay.png, NAME.npz (kxai.Explanation.load reads it)
 files per array file: NAME.png with its first samples, NAME.npz
@@ -50,14 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--labels", metavar="FILE", help="names of the classes: JSON, or text with one per line")
     add("--preprocess", metavar="NAME", help="for images, required: raw, unit, signed, caffe, torch or MEAN,STD")
     add("--crop", action="store_true", help="cut the centre to the model's aspect ratio instead of distorting")
-    add(
-        "--set",
-        metavar="KEY=VALUE",
-        type=common.setting,
-        action="append",
-        default=[],
-        help="a hyperparameter; of FILE.npy or .npz its arrays",
-    )
+    common.add_settings(parser)
+    add("--fit", metavar="FILE", help="a .npy or .npz file of data, as the model takes them, to fit the method to")
     add("--batch-size", metavar="N", type=_positive, default=32, help="samples at a time; default %(default)s")
     add("--reduce", choices=("sum", "abs_max", "l2"), default="sum", help="over channels; default %(default)s")
     add("--clip", metavar="P", type=float, help="percentile where colours saturate, not for tables; default 99.5")
@@ -76,27 +71,29 @@ def run(arguments: argparse.Namespace) -> None:
     """
     pictures = _are_images(arguments)
     preprocess = _preprocess(arguments, pictures)
-    settings = {key: _array(value) for key, value in arguments.set}
-    if len(settings) < len(arguments.set):
-        arguments.usage_error("--set: the same key is given twice")
+    settings = common.settings(arguments)
     _check_ranges(arguments)
     labels = None if arguments.labels is None else common.read_labels(arguments.labels)
     target = common.target(arguments.target, labels)
     model = common.load_model(arguments)
+    verbose = False if arguments.quiet else None
     analyzer = library().create_analyzer(arguments.method, model, **settings)
+    if arguments.fit is not None:
+        analyzer = _fitted(analyzer, arguments, verbose)
 
     def explain(batch: Any) -> Explanation:
-        verbose = False if arguments.quiet else None
         return analyzer.explain(batch, target=target, batch_size=arguments.batch_size, verbose=verbose)
 
     rows = _images(arguments, model, explain, preprocess, labels) if pictures else _arrays(arguments, explain, labels)
     table.show(["input", "predicted", "target", "score", "residual", "files"], rows)
 
 
-def _array(value: Any) -> Any:
-    """What a file of arrays holds; any other value is meant as it is."""
-    named = isinstance(value, str) and Path(value).suffix.lower() in (".npy", ".npz")
-    return images.read_arrays(value) if named else value
+def _fitted(analyzer: Any, arguments: argparse.Namespace, verbose: bool | None) -> Any:
+    from kxai.analyzers.pattern.methods import PatternAnalyzer
+
+    if not isinstance(analyzer, PatternAnalyzer):
+        arguments.usage_error(f"--fit: {arguments.method} is not fitted to data, pattern_net and its kin are")
+    return analyzer.fit(images.read_arrays(arguments.fit), arguments.batch_size, verbose)
 
 
 def _are_images(arguments: argparse.Namespace) -> bool:

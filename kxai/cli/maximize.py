@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ranges = parser.add_mutually_exclusive_group(required=True)
     ranges.add_argument("--range", nargs=2, metavar=("LOW", "HIGH"), type=float, help="bounds of the input")
     ranges.add_argument("--preprocess", metavar="NAME", type=_preprocessed, help="what makes the input of 0..255")
-    add("--set", metavar="KEY=VALUE", type=common.setting, action="append", default=[], help=", ".join(_SETTINGS))
+    common.add_settings(parser, ", ".join(_SETTINGS))
     add("--quiet", action="store_true", help="no progress bar")
 
 
@@ -88,9 +88,7 @@ def _checked(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.usage_error(f"--output: expected a .png or a .npy file, received {arguments.output}")
     if arguments.labels is not None and arguments.layer is not None:
         arguments.usage_error("--labels: channels of a layer have no labels")
-    settings = dict(arguments.set)
-    if len(settings) < len(arguments.set):
-        arguments.usage_error("--set: the same key is given twice")
+    settings = common.settings(arguments)
     unknown = ", ".join(key for key in settings if key not in _SETTINGS)
     if unknown:
         arguments.usage_error(f"--set: expected {', '.join(_SETTINGS)}, received {unknown}")

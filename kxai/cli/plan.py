@@ -13,6 +13,7 @@ SUMMARY = "Show which rule a method gives to every node of a model."
 EXAMPLES = """examples:
   kxai plan model.keras
   kxai plan model.keras --method lrp.epsilon > plan.txt
+  kxai plan model.keras --method deeplift --set rule=reveal_cancel
 """
 
 
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     common.add_model(parser)
     common.add_method(parser)
+    common.add_settings(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -32,8 +34,8 @@ def run(arguments: argparse.Namespace) -> None:
     Args:
         arguments: the parsed arguments.
     """
-    model = common.load_model(arguments)
-    plan = library().plan(model, arguments.method)
+    settings = common.settings(arguments)
+    plan = library().plan(common.load_model(arguments), arguments.method, **settings)
     table.show(["node", "kind", "rule"], plan.rows)
     for note in plan.notes:
         print(f"note: {note}")

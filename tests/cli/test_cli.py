@@ -46,7 +46,12 @@ def calls(monkeypatch):
     monkeypatch.setattr(kxai, "create_analyzer", create_analyzer, raising=False)
     monkeypatch.setattr(kxai, "methods", lambda: {"lrp.epsilon": "epsilon rule", "gradient": "plain"}, raising=False)
     plan = SimpleNamespace(rows=[("conv", "AFFINE", "Epsilon()"), ("relu", "ELEMENTWISE", "Pass()")], notes=["a note"])
-    monkeypatch.setattr(kxai, "plan", lambda model, method: plan, raising=False)
+
+    def planned(model, method, **hyperparameters):
+        seen.created = (method, hyperparameters)
+        return plan
+
+    monkeypatch.setattr(kxai, "plan", planned, raising=False)
     return seen
 
 
@@ -156,6 +161,30 @@ def test_arrays_by_the_names_of_the_inputs(calls, tmp_path):
     assert main(["explain", str(tmp_path / "two.keras"), str(tmp_path / "x.npz"), "-o", str(tmp_path / "out")]) == 0
     assert sorted(calls.explained[0][0]) == ["a", "b"]
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["x-a.png", "x-b.png", "x.npz"]
+
+
+def test_methods_are_fitted(model, picture, tmp_path, capsys):
+    np.save(tmp_path / "training.npy", RNG.uniform(size=(40, 8, 10, 3)).astype(np.float32))
+    command = ["explain", model, picture, "--preprocess", "unit", "-o", str(tmp_path / "out"), "--quiet"]
+    fit = ["--fit", str(tmp_path / "training.npy")]
+    assert main([*command, "--method", "pattern_attribution", *fit]) == 0
+    assert Explanation.load(tmp_path / "out" / "cat.npz").relevance.any()
+    capsys.readouterr()
+    assert main([*command, "--method", "pattern_attribution"]) == 1
+    assert "fit" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--method", "gradient", *fit])
+    assert caught.value.code == 2
+    assert "gradient is not fitted to data" in capsys.readouterr().err
+
+
+def test_plan_takes_hyperparameters(calls, model, capsys):
+    assert main(["plan", model, "--method", "lrp.epsilon", "--set", "epsilon=0.5"]) == 0
+    assert calls.created == ("lrp.epsilon", {"epsilon": 0.5})
+    with pytest.raises(SystemExit) as caught:
+        main(["plan", model, "--set", "a=1", "--set", "a=2"])
+    assert caught.value.code == 2
+    assert "the same key is given twice" in capsys.readouterr().err
 
 
 def test_plan_and_methods(calls, model, capsys):
