@@ -212,7 +212,8 @@ class DeepLIFT(DifferenceAnalyzer):
             references from inputs; or a list or dict of arrays for several inputs. Default 0.0.
         rule: "rescale" (default), "reveal_cancel" (at functions that have a value everywhere: a root or a logarithm
             keeps Rescale), "genomics_default" (the same after dense layers, else Rescale); or rows (match, rule), or a
-            :class:`Composite` of such, that come before the table of "rescale".
+            :class:`Composite` of such, that come before the table of "rescale", for example
+            ``[("head/*/relu", kxai.rules.RevealCancel())]``.
         max_pooling: "cross_max" (default, contributions add up), or "gradient": all to the winner among the inputs.
         threshold: where a difference is smaller, the derivative at the reference counts; >= 0, default 1e-7.
         multipliers: report contributions per unit of the input's difference instead. Default False.
