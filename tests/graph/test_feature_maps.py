@@ -240,7 +240,7 @@ def test_a_shared_encoder_has_a_map_per_input():
 @pytest.mark.parametrize("name", ["score_cam", "ablation_cam", "opti_cam", "guided_grad_cam"])
 def test_every_method_explains_pairs(name):
     x = [models.numbers(8, 6, 3), models.numbers(8, 6, 3, seed=5)]
-    analyzer = kxai.create_analyzer(name, siamese(), **({"steps": 5} if name == "opti_cam" else {}))
+    analyzer = kxai.create_analyzer(name, siamese(), **({"num_steps": 5} if name == "opti_cam" else {}))
     found = analyzer.explain(x)
     assert [r.shape for r in found.relevance] == [(4, 8, 6, 3 if name == "guided_grad_cam" else 1)] * 2
     assert len(found.layers) == 2
