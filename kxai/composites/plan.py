@@ -117,8 +117,9 @@ class Plan:
         """Raise InputError if a rule is not defined for these model inputs (NumPy arrays), or they are too many."""
         self.check_values(arrays)
         for node in self.graph.nodes:
-            if node.loop is not None and node.loop.order.batch not in (None, len(arrays[0])):
-                raise _batch_error(node, len(arrays[0]))
+            batch = None if node.loop is None else node.loop.order.batch
+            if batch not in (None, len(arrays[0])):
+                raise _batch_error(node, batch, len(arrays[0]))
 
     def check_values(self, arrays: list[Any]) -> None:
         """Raise InputError if a rule is not defined for these values of model inputs (NumPy arrays)."""
@@ -159,8 +160,7 @@ class Plan:
         return found
 
 
-def _batch_error(node: Node, count: int) -> InputError:
-    batch = node.loop.order.batch  # type: ignore[union-attr]
+def _batch_error(node: Node, batch: int | None, count: int) -> InputError:
     return InputError(
         f"Layer {node.path!r} is stateful: it holds the states of {batch} samples.",
         expected=f"batches of {batch} samples",
@@ -236,7 +236,7 @@ def _ruled(facts: Facts, composite: Composite, starts_at_zero: bool) -> tuple[Pl
             continue
         reached: tuple[bool, ...] = (True,) * len(node.inputs)
         if node.loop is not None:
-            rule = composite.closing(node, facts) or _opened(node, facts, composite, bodies)
+            rule = composite.closing(node, facts) or _opened(node, node.loop, facts, composite, bodies)
             if rule is not None:
                 rules[node] = rule
         elif node.kind is not Kind.LOOKUP:
@@ -254,9 +254,9 @@ def _with_bodies(facts: Facts) -> list[Facts]:
     return [facts, *(inner for loop in loops for inner in _with_bodies(Facts(loop.body)))]
 
 
-def _opened(node: Node, facts: Facts, composite: Composite, bodies: dict[Node, Plan]) -> Rule | None:
+def _opened(node: Node, loop: Loop, facts: Facts, composite: Composite, bodies: dict[Node, Plan]) -> Rule | None:
     """Plan the steps of a recurrent node; if all is derivatives, the derivative of the whole is its rule."""
-    body = Facts(node.loop.body)  # type: ignore[union-attr]
+    body = Facts(loop.body)
     if any(inner.kind is Kind.LOOKUP for inner in body.graph.nodes):
         raise RuleError(
             f"Layer {node.path!r} looks up token ids at each step.",
@@ -266,7 +266,7 @@ def _opened(node: Node, facts: Facts, composite: Composite, bodies: dict[Node, P
     plan, _ = _ruled(body, composite, starts_at_zero=False)
     if not plan.bodies and all(isinstance(rule, Gradient) for rule in plan.rules.values()):
         return Gradient()
-    if node.loop is not None and node.inputs[node.loop.sources[0] or 0] in facts.reached:
+    if node.inputs[loop.sources[0] or 0] in facts.reached:
         _check_first(node, plan, composite)
     bodies[node] = plan
     return None

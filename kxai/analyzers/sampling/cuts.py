@@ -115,12 +115,12 @@ def portable(plan: Plan, layer: Any) -> Any:
 def ancestors(graph: Graph, edge: Edge) -> set[Edge]:
     """Edges from which an edge is computed, without itself."""
     found: set[Edge] = set()
-    todo = [edge]
-    while todo:
-        node = graph.producer.get(todo.pop())
+    waiting = [edge]
+    while waiting:
+        node = graph.producer.get(waiting.pop())
         new = [] if node is None else [source for source in node.inputs if source not in found]
         found.update(new)
-        todo += new
+        waiting += new
     return found
 
 

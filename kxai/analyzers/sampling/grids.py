@@ -44,8 +44,7 @@ def check_count(name: str, value: object, what: str) -> None:
         value: what was given.
         what: what it counts.
     """
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < 1:  # type: ignore[operator]
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ArgumentError(f"{name} counts {what}.", expected="an int >= 1", received=repr(value))
 
 
