@@ -2,6 +2,7 @@
 #
 #   environment EXTRA...      afterwards $python is the interpreter of .venv
 #   kerashub                  adds KerasHub to it, for Python 3.11 or newer
+#   serving_api               adds TensorFlow Serving's own messages and stubs to it, which tests compare with
 #
 # PYTHON            interpreter that makes .venv (otherwise python3, or the first of 3.13 to 3.10 that is found)
 # KXAI_TENSORFLOW   which TensorFlow: cpu (default), gpu, or tensorflow; one that is installed already stays
@@ -76,4 +77,14 @@ kerashub() {
     "$python" -m pip install -qq --disable-pip-version-check "kagglehub!=1.0.1" regex tokenizers &&
         "$python" -m pip install -qq --disable-pip-version-check --no-deps keras-hub==0.32.0 ||
         fail "pip could not install KerasHub. Offline?"
+}
+
+serving_api() {
+    if has tensorflow_serving; then
+        return
+    fi
+    say "installing tensorflow-serving-api into .venv"
+    # Without its dependencies: it requires the distribution "tensorflow", which overwrites files of tensorflow-cpu.
+    "$python" -m pip install -qq --disable-pip-version-check --no-deps tensorflow-serving-api ||
+        fail "pip could not install tensorflow-serving-api. Offline?"
 }
