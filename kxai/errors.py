@@ -52,6 +52,10 @@ class LoadError(KxaiError, ValueError):
     """A file is not a model, or not an explanation, that kxai can read."""
 
 
+class ExportError(KxaiError, ValueError):
+    """A method, or a model, cannot be written as a graph that runs by itself."""
+
+
 class MissingDependencyError(KxaiError, ImportError):
     """An optional package is needed and not installed."""
 

@@ -15,8 +15,9 @@ from keras import tree
 
 from kxai import backend
 from kxai.analyzers.inputs import as_example, to_arrays
+from kxai.analyzers.recorded import Recorded
 from kxai.composites import Plan
-from kxai.errors import ArgumentError, InputError, TargetError
+from kxai.errors import ArgumentError, ExportError, InputError, TargetError
 from kxai.explanation import Explanation
 from kxai.graph.trace import InputSpec, check_model, input_specs
 from kxai.progress import track
@@ -206,6 +207,22 @@ class Analyzer(ABC):
             yield 1.0, compiled(batch, data, rows)
 
         return run, resolved
+
+    def recorded(self, specs: Any, target: Any = None) -> Recorded:
+        """The analysis as a function of tensors, to be compiled with others, as for a server.
+
+        Args:
+            specs: nested specs of the inputs, sizes known.
+            target: gives the form of the target, and the output that it refers to.
+
+        Raises:
+            ExportError: the method takes steps that are none of TensorFlow's.
+        """
+        raise ExportError(
+            f"{self.name} takes steps outside of TensorFlow, so it cannot be part of a graph.",
+            expected="a gradient, propagation or CAM method",
+            received=repr(self),
+        )
 
     def _finished(self, explanation: Explanation) -> Explanation:
         """The last look at a result; methods add warnings here."""

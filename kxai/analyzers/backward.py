@@ -14,6 +14,7 @@ from keras import tree
 from kxai.analyzers.analyzer import Analyzer, Compiled, concrete
 from kxai.analyzers.inputs import to_arrays
 from kxai.analyzers.program import Program, Readout, Start
+from kxai.analyzers.recorded import Recorded
 from kxai.arguments import check_flags
 from kxai.composites import Composite, Plan, make_plan, preset
 from kxai.composites.presets import deep_taylor
@@ -84,6 +85,12 @@ class BackwardAnalyzer(Analyzer):
             keep: node paths whose relevance is returned.
             audit: whether absorbed relevance is returned per node.
         """
+        return self.program(plan, target, explained, keep, audit)
+
+    def program(
+        self, plan: Plan, target: Target, explained: Sequence[Edge], keep: tuple[str, ...] = (), audit: bool = False
+    ) -> Program:
+        """The plan as a program; arguments as :meth:`compiled` takes them."""
         return Program(
             plan, target, start=self.start(), finish=self.finish(), keep=keep, readout=self.readout(plan, explained),
             audit=audit, jit=self._jit, traced=self._count_trace,
@@ -149,6 +156,12 @@ class BackwardAnalyzer(Analyzer):
             return self._explanation(program(batch, data), plan, resolved, target)
 
         return run, resolved
+
+    def recorded(self, specs: Any, target: Any = None) -> Recorded:
+        plan = self._plan_for(specs)
+        resolved = self._targeted(plan.graph, target, None)
+        explained = [plan.graph.explained[part.output] for part in resolved.parts] or list(plan.graph.explained)
+        return Recorded(plan.graph, resolved, self.program(plan, resolved, explained).run)
 
     def _check_audit(self, audit: bool) -> None:
         if audit and not self.accounts():

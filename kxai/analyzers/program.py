@@ -79,7 +79,7 @@ class Program:
         self._explained = Explained(plan.graph, target)
         inputs = [input_spec(edge) for edge in plan.graph.inputs]
         self._function: Callable[..., Any] = backend.compile(
-            self._run, (inputs, self._explained.specs, list(references)), jit
+            self.run, (inputs, self._explained.specs, list(references)), jit
         )
 
     def __call__(
@@ -90,7 +90,8 @@ class Program:
         result = tree.map_structure(backend.to_numpy, result)
         return result
 
-    def _run(self, inputs: list[Any], data: list[Any], references: list[Any]) -> dict[str, Any]:
+    def run(self, inputs: list[Any], data: list[Any], references: list[Any] | None = None) -> dict[str, Any]:
+        """The same, of tensors, inside whatever compiled function calls it."""
         self._traced()
         graph = self._plan.graph
         count = len(inputs)
