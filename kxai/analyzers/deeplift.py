@@ -10,9 +10,10 @@ import keras
 import numpy as np
 from keras import tree
 
-from kxai.analyzers.analyzer import Step, Stepwise
+from kxai.analyzers.analyzer import Analyzer, Step, Stepwise
 from kxai.analyzers.backward import BackwardAnalyzer, expand_globs, remembered
 from kxai.analyzers.program import Program, ReferenceValues, Start
+from kxai.analyzers.recorded import Recorded
 from kxai.analyzers.references import References, resolve_references
 from kxai.analyzers.scores import Spec, input_spec
 from kxai.arguments import check_flags
@@ -99,6 +100,10 @@ class DifferenceAnalyzer(BackwardAnalyzer):
             yield 0.0, self._explanation(mean.result(), plan, resolved, target)
 
         return run, resolved
+
+    def recorded(self, specs: Any, target: Any = None) -> Recorded:
+        # What the gradient alone is recorded as would be another method.
+        return Analyzer.recorded(self, specs, target)
 
     def _program(
         self, plan: Plan, target: Target, keep: tuple[str, ...], audit: bool, references: list[Any]

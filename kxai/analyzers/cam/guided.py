@@ -8,10 +8,11 @@ from typing import Any, final
 import numpy as np
 from keras import tree
 
-from kxai.analyzers.analyzer import Compiled
+from kxai.analyzers.analyzer import Analyzer, Compiled
 from kxai.analyzers.backward import BackwardAnalyzer
 from kxai.analyzers.cam.gradient import GradCAM
 from kxai.analyzers.program import Start
+from kxai.analyzers.recorded import Recorded
 from kxai.arguments import check_flags
 from kxai.composites import Composite
 from kxai.composites.presets import guided_backprop
@@ -68,6 +69,10 @@ class GuidedGradCAM(BackwardAnalyzer):
 
     def strips_heads(self) -> bool:
         return self._strip_softmax
+
+    def recorded(self, specs: Any, target: Any = None) -> Recorded:
+        # What the gradient alone is recorded as would be another method.
+        return Analyzer.recorded(self, specs, target)
 
     def _prepare(
         self, specs: Any, target: Any, count: int | None, globs: tuple[str, ...], audit: bool

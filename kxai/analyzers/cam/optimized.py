@@ -11,9 +11,11 @@ import numpy as np
 from keras import ops, tree
 
 from kxai import backend
+from kxai.analyzers.analyzer import Analyzer
 from kxai.analyzers.cam.base import CAMAnalyzer
 from kxai.analyzers.cam.gradient import weighted
 from kxai.analyzers.cam.scored import Clean, check_numbers, fixed, masked, result
+from kxai.analyzers.recorded import Recorded
 from kxai.analyzers.scores import Explained, Spec, input_spec
 from kxai.composites import Plan
 from kxai.errors import ArgumentError
@@ -107,6 +109,10 @@ class OptiCAM(CAMAnalyzer):
             return result(self, clean, maps, raws, batch)
 
         return run
+
+    def recorded(self, specs: Any, target: Any = None) -> Recorded:
+        # What the gradient alone is recorded as would be another method.
+        return Analyzer.recorded(self, specs, target)
 
     def _optimized(self, step: Callable[..., Any], inputs: list[Any], values: list[Any], given: list[Any]) -> list[Any]:
         """The weights of the channels, per map."""

@@ -13,9 +13,10 @@ import numpy as np
 from keras import ops, tree
 
 from kxai import backend
-from kxai.analyzers.analyzer import Step, Stepwise
+from kxai.analyzers.analyzer import Analyzer, Step, Stepwise
 from kxai.analyzers.cam.base import CAMAnalyzer, activations, input_sizes
 from kxai.analyzers.cam.gradient import weighted
+from kxai.analyzers.recorded import Recorded
 from kxai.analyzers.scores import Explained, Spec, input_spec
 from kxai.analyzers.upsample import upsample
 from kxai.composites import Plan
@@ -55,6 +56,10 @@ class ScoredCAM(CAMAnalyzer):
             yield from run(batch, data, rows)
 
         return chunked, resolved
+
+    def recorded(self, specs: Any, target: Any = None) -> Recorded:
+        # What the gradient alone is recorded as would be another method.
+        return Analyzer.recorded(self, specs, target)
 
     @abstractmethod
     def tail(self, graph: Graph, found: FeatureMap) -> Graph:

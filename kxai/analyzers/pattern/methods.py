@@ -19,6 +19,7 @@ from kxai.analyzers.pattern.patterns import Patterns
 from kxai.analyzers.pattern.quality import rho, seen_by
 from kxai.analyzers.pattern.table import pattern_table
 from kxai.analyzers.program import Readout
+from kxai.analyzers.recorded import Recorded
 from kxai.arguments import check_flags
 from kxai.composites import Composite, Plan
 from kxai.errors import ArgumentError, InputError, LoadError, NumericalError
@@ -232,9 +233,16 @@ class PatternAnalyzer(BackwardAnalyzer):
     def _prepare(
         self, specs: Any, target: Any, count: int | None, globs: tuple[str, ...], audit: bool
     ) -> tuple[Compiled, Target]:
+        self._check_fitted(specs)
+        return super()._prepare(specs, target, count, globs, audit)
+
+    def recorded(self, specs: Any, target: Any = None) -> Recorded:
+        self._check_fitted(specs)
+        return super().recorded(specs, target)
+
+    def _check_fitted(self, specs: Any) -> None:
         if self._estimator in _FITTED:
             self._fitted().check(self._model, self._plan_for(specs))
-        return super()._prepare(specs, target, count, globs, audit)
 
 
 @final

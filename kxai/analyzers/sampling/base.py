@@ -13,6 +13,7 @@ from keras import tree
 from kxai.analyzers.analyzer import Analyzer, Compiled, Step, Stepwise
 from kxai.analyzers.backward import remembered
 from kxai.analyzers.gradient import GradientAnalyzer
+from kxai.analyzers.recorded import Recorded
 from kxai.analyzers.sampling.cuts import check_movable, cut_at, portable
 from kxai.analyzers.sampling.fields import Arrays, Clean, Field, GradientField
 from kxai.composites import Plan
@@ -145,6 +146,10 @@ class SamplingAnalyzer(GradientAnalyzer):
                 yield share, self._collect(field, clean, walk, finished) if done else None
 
         return run, resolved
+
+    def recorded(self, specs: Any, target: Any = None) -> Recorded:
+        # What the gradient alone is recorded as would be another method.
+        return Analyzer.recorded(self, specs, target)
 
     def _collect(self, field: Field, clean: Clean, walk: Walk, finished: list[Arrays]) -> Explanation:
         arrays = [np.stack(column) for column in zip(*finished, strict=True)]
