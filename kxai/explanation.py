@@ -173,9 +173,10 @@ class Explanation:
             >>> e.heatmap(), e.heatmap(reduce="abs_max"), e.heatmap(reduce="l2")
             (array([[-1.]]), array([[4.]]), array([[5.]]))
         """
-        return reduced(self._input(input), reduce, patch)
+        return reduced(self.of_input(input), reduce, patch)
 
-    def _input(self, key: str | int | None) -> np.ndarray:
+    def of_input(self, key: str | int | None = None) -> np.ndarray:
+        """The relevance of one input, as an array; ``key`` as ``input`` of :meth:`heatmap`."""
         parts: list[np.ndarray] = nest.leaves(self.relevance)
         found: Any = self.relevance
         if key is None and len(parts) == 1:
@@ -220,7 +221,7 @@ class Explanation:
             'Figure'
         """
         chosen = {name: options.pop(name) for name in ("input", "reduce") if name in options}
-        sequence = self._input(chosen.get("input")).ndim == 3
+        sequence = self.of_input(chosen.get("input")).ndim == 3
         options.setdefault("titles", [f"score {value:.4g}" for value in self.score])
         options.setdefault("name", str(self.config.get("method", "relevance")))
         return plots.draw(self.heatmap(**chosen), images=images, sequence=sequence, **options)

@@ -11,6 +11,7 @@ from kxai.plots.figure import figure
 from kxai.plots.pictures import pictures
 from kxai.plots.raster import heatmap_rgb, overlay, to_rgb
 from kxai.plots.scale import limit
+from kxai.plots.sheet import sheet
 from kxai.plots.strip import strip
 from kxai.plots.text import text_html, text_terminal
 
@@ -23,6 +24,7 @@ __all__ = [
     "limit",
     "overlay",
     "pictures",
+    "sheet",
     "strip",
     "text_html",
     "text_terminal",

@@ -10,7 +10,7 @@ import numpy as np
 from kxai.errors import ArgumentError
 from kxai.plots.canvas import FAINT, INK, add_axes, blank
 from kxai.plots.color import diverging
-from kxai.plots.scale import limit
+from kxai.plots.scale import checked_bound, limit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,8 +21,9 @@ _POSITIVE, _NEGATIVE = 0.75, -0.75
 
 
 def bars(
-    values: np.ndarray, names: Sequence[str] | None = None, titles: Sequence[str] | None = None, top: int = 12
-) -> Figure:
+    values: np.ndarray, names: Sequence[str] | None = None, titles: Sequence[str] | None = None, top: int = 12,
+    bound: float | None = None,
+) -> Figure:  # fmt: skip
     """Draws the relevance of features as horizontal bars, a panel per sample, one axis for all.
 
     Args:
@@ -30,12 +31,13 @@ def bars(
         names: of the features; default their numbers.
         titles: one line per sample; default none.
         top: how many features a panel shows, >= 1, default 12; the sum of the others is one gray bar.
+        bound: where the axis ends, > 0, for example to share one, longer bars leave it; default None, at the longest.
 
     Returns:
         A matplotlib ``Figure``, not shown.
 
     Raises:
-        ArgumentError: shapes do not fit each other, or ``top`` is out of range.
+        ArgumentError: shapes do not fit each other, or ``top`` or ``bound`` is out of range.
         InputError: values are empty or not finite.
         MissingDependencyError: matplotlib is not installed.
 
@@ -50,7 +52,8 @@ def bars(
     batch, features = values.shape
     names = [f"feature {number}" for number in range(features)] if names is None else [str(name) for name in names]
     panels = [_ranked(row, names, top) for row in values]
-    reach = max(max(abs(value) for _, value, _ in panel) for panel in panels) or 1.0
+    longest = max(max(abs(value) for _, value, _ in panel) for panel in panels) or 1.0
+    reach = longest if bound is None else checked_bound(bound)
     columns = min(batch, _PER_ROW)
     rows, height = -(-batch // columns), len(panels[0]) * _BAR
     width = 2 * _RIM + columns * (_LABELS + _WIDTH) - 0.2

@@ -106,6 +106,27 @@ def stated(clip: float, bound: float) -> str:
     return f"scale ±{bound:.3g} = {percentile(clip)} of |relevance|"
 
 
+def checked_bound(bound: float) -> float:
+    """Returns a bound that was given.
+
+    Args:
+        bound: the bound.
+
+    Returns:
+        The bound, finite and > 0.
+
+    Raises:
+        ArgumentError: it is out of range.
+
+    Example:
+        >>> checked_bound(2)
+        2.0
+    """
+    if isinstance(bound, bool) or not isinstance(bound, (int, float, np.number)) or not 0 < bound < np.inf:
+        raise ArgumentError("bound is out of range.", expected="a finite number > 0, or None", received=repr(bound))
+    return float(bound)
+
+
 def percentile(clip: float) -> str:
     """Names a percentile.
 

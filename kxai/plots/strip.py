@@ -11,7 +11,7 @@ from kxai.errors import ArgumentError
 from kxai.plots.canvas import INK, add_axes, blank, colour_bar, quiet
 from kxai.plots.color import diverging
 from kxai.plots.pieces import pieces
-from kxai.plots.scale import limit, scaled, stated
+from kxai.plots.scale import checked_bound, limit, scaled, stated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +26,7 @@ def strip(
     tokens: Sequence[Sequence[str]] | None = None,
     titles: Sequence[str] | None = None,
     clip: float = 99.5,
+    bound: float | None = None,
 ) -> Figure:
     """Draws relevance along sequences, one scale for the whole batch.
 
@@ -35,12 +36,13 @@ def strip(
             its relevance is stated if it is not 0); default None draws cells without text.
         titles: one line per sample; default none.
         clip: percentile of the magnitudes, (0, 100], from which on colours saturate; default 99.5.
+        bound: the scale itself instead of a percentile, > 0, for example to share one; default None.
 
     Returns:
         A matplotlib ``Figure``, not shown.
 
     Raises:
-        ArgumentError: shapes do not fit each other, or ``clip`` is out of range.
+        ArgumentError: shapes do not fit each other, or ``clip`` or ``bound`` is out of range.
         InputError: values are empty or not finite.
         MissingDependencyError: matplotlib is not installed.
 
@@ -50,7 +52,9 @@ def strip(
         ['not', 'bad', '!']
     """
     values = np.asarray(values)
-    bound = limit(values, clip)
+    found = limit(values, clip)
+    note = stated(clip, found) if bound is None else f"scale ±{bound:.3g}, given"
+    bound = found if bound is None else checked_bound(bound)
     _check(values, tokens, titles)
     share = scaled(values, bound)
     shown = [[text for text, _ in pieces(words)] for words in (() if tokens is None else tokens)]
@@ -67,7 +71,7 @@ def strip(
             quiet(axes)
         else:
             _write(axes, lines[row], share[row], shown[row], float(values[row, len(shown[row]) :].sum()))
-    colour_bar(fig, add_axes(fig, (_WIDTH / 2 - 2, 0.48, 4.0, 0.09)), bound, stated(clip, bound))
+    colour_bar(fig, add_axes(fig, (_WIDTH / 2 - 2, 0.48, 4.0, 0.09)), bound, note)
     return fig
 
 
