@@ -60,6 +60,18 @@ class MissingDependencyError(KxaiError, ImportError):
     """An optional package is needed and not installed."""
 
 
+class ServingError(KxaiError, RuntimeError):
+    """A server cannot be reached, does not answer in time, or refuses.
+
+    Attributes:
+        code: HTTP's status (``"404"``) or gRPC's (``"NOT_FOUND"``); empty where no reply came.
+    """
+
+    def __init__(self, what: str, *, code: str = "", expected: str = "", received: str = "", fix: str = "") -> None:
+        super().__init__(what, expected=expected, received=received, fix=fix)
+        self.code = code
+
+
 class UnknownNameError(KxaiError, LookupError):
     """A method, composite or node name that does not exist; the message lists near matches."""
 
