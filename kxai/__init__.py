@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kxai.version import __version__
 
 if TYPE_CHECKING:
-    from kxai import metrics, plots, references, rules
+    from kxai import metrics, plots, references, rules, serving
     from kxai.analyzers import (
         CAM,
         LRP,
@@ -76,7 +76,7 @@ _HOMES = {
     "kxai.targets": "Contrast",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
-_MODULES = ("metrics", "plots", "references", "rules", "testing")
+_MODULES = ("metrics", "plots", "references", "rules", "serving", "testing")
 
 __all__ = [
     "CAM",
@@ -132,6 +132,7 @@ __all__ = [
     "preset",
     "references",
     "rules",
+    "serving",
     "testing",
 ]
 
