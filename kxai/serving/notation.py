@@ -107,7 +107,7 @@ def decoded(value: Any) -> np.ndarray:
     return np.array(item(value), object)
 
 
-def parse(text: bytes) -> Any:
+def parse(text: bytes | str) -> Any:
     """JSON with NaN and infinities.
 
     Raises:

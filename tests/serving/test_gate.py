@@ -1,0 +1,145 @@
+"""Limits before an application: what passes is unchanged, what does not gets a status and a message."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from kxai.serving.gate import DRAINED, Gate
+
+
+class Application:
+    """Collects the bodies that reach it, and waits until it may answer."""
+
+    def __init__(self):
+        self.bodies = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def __call__(self, scope, receive, send):
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        self.bodies.append(body)
+        await self.may_answer.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+
+def messages(*parts):
+    last = len(parts) - 1
+    return [{"type": "http.request", "body": part, "more_body": i < last} for i, part in enumerate(parts)]
+
+
+async def ask(gate, received, method="POST", kind="http"):
+    """Returns the status and the data of the reply, and how many messages were not read; None without a reply."""
+    sent, left = [], list(received)
+
+    async def receive():
+        if not left:
+            await asyncio.sleep(60)  # a client that says nothing more
+        return left.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    await gate({"type": kind, "method": method}, receive, send)
+    return (sent[0]["status"], json.loads(sent[1]["body"]), len(left)) if sent else None
+
+
+def gated(max_body=10, max_requests=2, body_timeout=5.0):
+    application = Application()
+    return Gate(application, max_body, max_requests, body_timeout), application
+
+
+@pytest.mark.parametrize("parts", [(b"",), (b"0123456789",), (b"01234", b"", b"56789")])
+def test_what_is_small_enough_passes_as_one_body(parts):
+    async def check():
+        gate, application = gated()
+        assert await ask(gate, messages(*parts)) == (200, {}, 0)
+        assert application.bodies == [b"".join(parts)]
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("parts", [(b"0123456789a",), (b"01234567", b"89a"), (b"0" * 39,)])
+def test_what_is_too_large_is_read_to_its_end_and_refused(parts):
+    async def check():
+        gate, application = gated()
+        status, reply, left = await ask(gate, messages(*parts))
+        assert (status, left) == (413, 0)
+        assert "larger than 10 bytes" in reply["error"]
+        assert application.bodies == []
+
+    asyncio.run(check())
+
+
+def test_endless_bodies_are_not_read_to_their_end():
+    async def check():
+        gate, _ = gated()
+        status, _, left = await ask(gate, messages(*[b"0123456789"] * 100))
+        assert status == 413
+        assert left == 100 - DRAINED - 1
+
+    asyncio.run(check())
+
+
+def test_a_body_that_does_not_come_is_given_up():
+    async def check():
+        gate, application = gated(body_timeout=0.05)
+        status, reply, _ = await ask(gate, messages(b"01", b"")[:1])
+        assert status == 408
+        assert "not complete within 0.05 s" in reply["error"]
+        assert application.bodies == []
+
+    asyncio.run(check())
+
+
+def test_a_client_that_leaves_gets_no_reply():
+    async def check():
+        gate, application = gated()
+        assert await ask(gate, [messages(b"01", b"")[0], {"type": "http.disconnect"}]) is None
+        assert application.bodies == []
+
+    asyncio.run(check())
+
+
+def test_places_are_counted_and_free_again():
+    async def check():
+        gate, application = gated(max_requests=2)
+        application.may_answer.clear()
+        running = [asyncio.create_task(ask(gate, messages(b"1"))) for _ in range(2)]
+        while len(application.bodies) < 2:
+            await asyncio.sleep(0.001)
+        status, reply, _ = await ask(gate, messages(b"2"))
+        assert status == 503
+        assert "All 2 places are taken" in reply["error"]
+        assert await asyncio.wait_for(ask_health(gate, application), 5) == 200
+        application.may_answer.set()
+        assert [status for status, *_ in await asyncio.gather(*running)] == [200, 200]
+        assert (await ask(gate, messages(b"3")))[0] == 200
+
+    async def ask_health(gate, application):
+        application.may_answer.set()
+        status, *_ = await ask(gate, messages(b""), method="GET")
+        return status
+
+    asyncio.run(check())
+
+
+def test_places_are_free_after_errors():
+    async def failing(scope, receive, send):
+        raise RuntimeError("a fault of the application")
+
+    async def check():
+        gate = Gate(failing, 10, 1, 5.0)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="a fault"):
+                await ask(gate, messages(b"1"))
+
+    asyncio.run(check())
