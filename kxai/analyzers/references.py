@@ -6,13 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
+import keras
 import numpy as np
-from keras import tree
+from keras import ops, tree
 
+from kxai import backend
 from kxai.analyzers.inputs import split_inputs, to_array
-from kxai.errors import ArgumentError
+from kxai.errors import ArgumentError, ExportError, KxaiError
 from kxai.graph.trace import InputSpec
 from kxai.references import Background
+
+SERVED = -1
+"""The number of samples of a call that is being recorded: whatever will be asked."""
 
 
 @final
@@ -22,11 +27,13 @@ class References:
 
     Attributes:
         arrays: per input (R, 1 or samples, ...), or None if a function makes them.
-        function: inputs of some samples -> arrays (samples, R, ...) per input, or None.
+        function: inputs of some samples -> arrays (R, samples, ...) per input, or None.
+        on_tensors: the same of tensors, or None.
     """
 
     arrays: list[np.ndarray] | None
     function: Callable[[list[np.ndarray]], list[np.ndarray]] | None = None
+    on_tensors: Callable[[list[Any]], list[Any]] | None = None
 
     @property
     def single(self) -> bool:
@@ -46,6 +53,12 @@ class References:
             raise ArgumentError("There is no reference.", expected="arrays or a function")
         return [array if array.shape[1] == 1 else array[:, rows] for array in self.arrays]
 
+    def tensors(self, batch: list[Any]) -> list[Any]:
+        """The same, of tensors: inside of a function that is being recorded."""
+        if self.on_tensors is not None:
+            return self.on_tensors(batch)
+        return [ops.convert_to_tensor(array, array.dtype.name) for array in self.of([], np.arange(0))]
+
 
 def resolve_references(value: Any, specs: Any, samples: int | None, name: str = "reference") -> References:
     """Check references against the model's inputs.
@@ -56,15 +69,20 @@ def resolve_references(value: Any, specs: Any, samples: int | None, name: str = 
             one (samples, ...) or several (samples, count, ...) references per sample; or a list or dict of any but the
             last two, structured like the model's inputs.
         specs: nested structure of specs, sizes known.
-        samples: number of samples of the whole call, None if not known.
+        samples: number of samples of the whole call, None if not known, SERVED if it is recorded.
         name: of the argument, for messages.
 
     Raises:
         ArgumentError: wrong shape, wrong number of samples, not finite, fractions for integers.
+        ExportError: the call is recorded, and they are one per sample, or a function that tensors do not pass.
     """
     flat: list[InputSpec] = tree.flatten(specs)
     if callable(value):
-        return References(None, _from_function(value, specs, flat, name))
+        on_tensors = _on_tensors(value, specs, flat, name)
+        if samples == SERVED:
+            # Whether tensors pass is tried out: else it would show when somebody compiles what is recorded.
+            backend.output_spec(on_tensors, [[keras.KerasTensor(spec.shape, _dtype(spec)) for spec in flat]])
+        return References(None, _from_function(value, specs, flat, name), on_tensors)
     if isinstance(value, Background):
         parts = split_inputs(value.data, specs)
         arrays = [_background(part, spec, name) for part, spec in zip(parts, flat, strict=True)]
@@ -87,6 +105,12 @@ def _single(value: Any, spec: InputSpec, samples: int | None, name: str) -> np.n
     shape = _sizes(spec)
     per_sample = array.ndim == len(shape) + 1
     fits = array.ndim <= len(shape) + 1 and _broadcasts(array.shape[1:] if per_sample else array.shape, shape)
+    if fits and per_sample and len(array) != 1 and samples == SERVED:
+        raise ExportError(
+            f"The {name} for input {spec.name!r} is one per sample, and a graph does not know its samples.",
+            expected=f"a number, {shape}, a kxai.references.Background, or a function of tensors",
+            received=f"{array.shape}",
+        )
     if not fits or (per_sample and len(array) != 1 and len(array) != samples):
         count = "one per sample of the dataset cannot be given" if samples is None else f"or ({samples}, ...), one each"
         raise ArgumentError(
@@ -144,6 +168,52 @@ def _from_function(
     return of
 
 
+def _on_tensors(
+    function: Callable[[Any], Any], specs: Any, flat: list[InputSpec], name: str
+) -> Callable[[list[Any]], list[Any]]:
+    def refused(reason: str) -> ExportError:
+        return ExportError(
+            f"The {name} {function!r} cannot be part of a graph.",
+            expected="a function that keras.ops or TensorFlow compute, of a batch of any size, such as "
+            "kxai.references.Blur; or arrays",
+            received=reason,
+        )
+
+    def of(batch: list[Any]) -> list[Any]:
+        try:
+            found = function(batch[0] if len(flat) == 1 else tree.pack_sequence_as(specs, batch))
+        except KxaiError:
+            raise
+        except Exception as error:
+            raise refused(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+        result = []
+        for part, spec, x in zip(split_inputs(found, specs), flat, batch, strict=True):
+            several = len(getattr(part, "shape", ())) == len(x.shape) + 1
+            if not ops.is_tensor(part) or tuple(part.shape) != _asked(x, part.shape[1] if several else None):
+                raise refused(f"for input {spec.name!r} it returned {_described(part)}")
+            typed = ops.cast(part, _dtype(spec))
+            result.append(ops.moveaxis(typed, 1, 0) if several else typed[None])
+        if len({len(array) for array in result} - {1}) > 1:
+            raise refused("references that are not equally many for all inputs")
+        return result
+
+    return of
+
+
+def _asked(x: Any, count: int | None) -> tuple[Any, ...]:
+    """The shape of references of inputs x in a graph: any number of samples, of each one or ``count``."""
+    return (None, *x.shape[1:]) if count is None else (None, count, *x.shape[1:])
+
+
+def _described(part: Any) -> str:
+    kind = "tensor" if ops.is_tensor(part) else "array" if isinstance(part, np.ndarray) else type(part).__name__
+    return f"a {kind} of shape {tuple(getattr(part, 'shape', ()))}".replace("a array", "an array")
+
+
+def _dtype(spec: InputSpec) -> str:
+    return "float32" if "float16" in spec.dtype else spec.dtype
+
+
 def _typed(value: Any, spec: InputSpec, name: str) -> np.ndarray:
     array = to_array(value)
     if array.dtype.kind not in "biuf":
@@ -160,7 +230,7 @@ def _typed(value: Any, spec: InputSpec, name: str) -> np.ndarray:
             expected=spec.dtype,
             received=f"{array.dtype} with fractions",
         )
-    return array.astype("float32" if "float16" in spec.dtype else spec.dtype, copy=False)
+    return array.astype(_dtype(spec), copy=False)
 
 
 def _sizes(spec: InputSpec) -> tuple[int, ...]:

@@ -110,7 +110,7 @@ class Scorer:
     ) -> None:
         self._graph, self._explained, self._traced, self._read = graph, Explained(graph, target), traced, read
         inputs = [input_spec(edge) for edge in graph.inputs]
-        self._function: Callable[..., Any] = backend.compile(self._run, (inputs, self._explained.specs), jit)
+        self._function: Callable[..., Any] = backend.compile(self.run, (inputs, self._explained.specs), jit)
 
     def __call__(self, inputs: list[np.ndarray], data: list[np.ndarray]) -> dict[str, Any]:
         """``{"outputs", "score", "chosen", "weights", "read"}`` of one batch, as arrays.
@@ -121,7 +121,8 @@ class Scorer:
         result: dict[str, Any] = tree.map_structure(backend.to_numpy, self._function(inputs, data))
         return result
 
-    def _run(self, inputs: list[Any], data: list[Any]) -> dict[str, Any]:
+    def run(self, inputs: list[Any], data: list[Any]) -> dict[str, Any]:
+        """The same, of tensors, inside whatever compiled function calls it."""
         self._traced()
         values = self._graph.values(inputs)
         weights, score, chosen = self._explained.weights([values[edge] for edge in self._graph.explained], data)

@@ -23,9 +23,11 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from kxai.backend.dispatch import foreign_calls, output_spec
+from kxai.backend.random import keys, normal, uniform
 from kxai.backend.tensorflow import (
     ACTIVATIONS,
     NoDerivative,
+    asserted,
     compile,
     constant,
     dataset_batches,
@@ -33,6 +35,7 @@ from kxai.backend.tensorflow import (
     is_dataset,
     is_eager,
     jvp,
+    repeat,
     scan,
     to_numpy,
     trace_count,
@@ -44,6 +47,7 @@ from kxai.backend.tensorflow import (
 __all__ = [
     "ACTIVATIONS",
     "NoDerivative",
+    "asserted",
     "compile",
     "constant",
     "dataset_batches",
@@ -52,10 +56,14 @@ __all__ = [
     "is_dataset",
     "is_eager",
     "jvp",
+    "keys",
+    "normal",
     "output_spec",
+    "repeat",
     "scan",
     "to_numpy",
     "trace_count",
+    "uniform",
     "vjp",
     "watched",
     "with_shape",

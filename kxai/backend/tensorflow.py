@@ -155,6 +155,53 @@ def scan(
     return list(last), [array.stack() for array in arrays]
 
 
+def repeat(step: Callable[[Any, Any], Any], count: int, carried: Any, going: Callable[[Any], Any] | None = None) -> Any:
+    """Run ``step`` again and again in a loop: one copy of it, however often.
+
+    Args:
+        step: (index, carried) -> carried, nested tensors that keep shape (but for the first axis) and dtype.
+        count: how often.
+        carried: before the first step.
+        going: carried -> whether there is more to do; None: always.
+
+    Returns:
+        What is carried after the last step.
+    """
+    packed = tf.nest.map_structure(tf.convert_to_tensor, carried)
+    flat = tf.nest.flatten(packed)
+    shapes = [tf.TensorShape([None, *x.shape[1:]] if x.shape.rank else []) for x in flat]
+
+    def body(index: Any, *before: Any) -> Any:
+        after = tf.nest.flatten(step(index, tf.nest.pack_sequence_as(packed, before)))
+        return index + 1, *(tf.ensure_shape(x, shape) for x, shape in zip(after, shapes, strict=True))
+
+    def more(index: Any, *before: Any) -> Any:
+        left = index < count
+        return left if going is None else left & going(tf.nest.pack_sequence_as(packed, before))
+
+    _, *last = tf.while_loop(
+        more,
+        body,
+        (tf.constant(0), *flat),
+        shape_invariants=(tf.TensorShape([]), *shapes),
+        maximum_iterations=count,
+        parallel_iterations=1,
+    )
+    return tf.nest.pack_sequence_as(packed, last)
+
+
+def asserted(tensor: Any, condition: Any, message: str) -> Any:
+    """The tensor, in a graph that fails with this message unless the condition holds when it runs.
+
+    Args:
+        tensor: any.
+        condition: boolean tensor of any shape, true throughout.
+        message: what went wrong.
+    """
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(condition), [message])]):
+        return tf.identity(tensor)
+
+
 def compile(function: Callable[..., Any], signature: Any, jit: bool = False) -> Callable[..., Any]:
     """Compile ``function`` once for all batch sizes.
 

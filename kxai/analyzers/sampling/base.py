@@ -8,14 +8,17 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
+from keras import ops, tree
 
+from kxai import backend
 from kxai.analyzers.analyzer import Analyzer, Compiled, Step, Stepwise
 from kxai.analyzers.backward import remembered
 from kxai.analyzers.gradient import GradientAnalyzer
 from kxai.analyzers.recorded import Recorded
+from kxai.analyzers.references import SERVED
+from kxai.analyzers.sampling.calls import AtOnce, Calls, Recording
 from kxai.analyzers.sampling.cuts import check_movable, cut_at, portable
-from kxai.analyzers.sampling.fields import Arrays, Clean, Field, GradientField
+from kxai.analyzers.sampling.fields import Arrays, Clean, Field, GradientField, TensorField
 from kxai.composites import Plan
 from kxai.errors import ArgumentError, InputError
 from kxai.explanation import Explanation
@@ -23,33 +26,46 @@ from kxai.targets import Target
 
 
 class Walk(ABC):
-    """The points of one batch, and how the results there add up.
+    """The points of one batch, and how the results there add up; of arrays, or of tensors where it is recorded.
 
     Attributes:
         count: points per sample.
-        like: per array of points, an array whose shape (after the first axis) and dtype are theirs.
         base: of the explanation.
+        sums: how many totals there are per array of results.
+        relative: whether results are taken relative to that of the first point.
     """
 
     count: int
-    like: Arrays
-    base: np.ndarray
+    base: Any
+    sums: int = 1
+    relative: bool = False
 
     @abstractmethod
-    def put(self, sample: int, start: int, stop: int, out: Arrays) -> None:
-        """Write the points ``start`` to ``stop`` of a sample; every sample's points are asked for in order."""
+    def at(self, samples: Any, points: Any) -> list[Any]:
+        """Values at points, one row each.
+
+        Args:
+            samples: (rows,), which sample of the batch.
+            points: (rows,), which of its points.
+        """
 
     @abstractmethod
-    def fold(self, sample: int, start: int, stop: int, results: Arrays) -> Arrays:
-        """What the results at these points add to the sample's totals, flat and in float64."""
+    def fold(self, samples: Any, points: Any, results: list[Any], first: list[Any]) -> list[Any]:
+        """What the results at these points add to the totals, one row each, in float64.
 
-    def finish(self, totals: Arrays) -> Arrays:
-        """Relevance of a sample, from its totals."""
+        Args:
+            samples, points: as of :meth:`at`.
+            results: there.
+            first: results at each sample's first point, one row (or one for all); empty unless ``relative``.
+        """
+
+    def finish(self, totals: list[Any]) -> list[Any]:
+        """Relevance, from the totals."""
         return totals
 
 
-# (where results come from, a batch, rows at once) -> its points.
-MakeWalk = Callable[[Any, Clean, int], Walk]
+# (where results come from, a batch, how functions are called) -> its points.
+MakeWalk = Callable[[Any, Clean, Calls], Walk]
 
 
 class SamplingAnalyzer(GradientAnalyzer):
@@ -88,7 +104,7 @@ class SamplingAnalyzer(GradientAnalyzer):
         Args:
             moved: nested specs of what is changed.
             inputs: nested specs of the model's inputs.
-            count: number of samples of the call, None if not known.
+            count: number of samples of the call, None if not known, SERVED if it is recorded.
         """
 
     def _inner(self) -> bool:
@@ -105,6 +121,9 @@ class SamplingAnalyzer(GradientAnalyzer):
 
     def _field(self, specs: Any, target: Any, count: int | None, size: int) -> tuple[Field, Any, Target]:
         """(what is evaluated, specs of what is changed, resolved target)."""
+        return self._gradient_field(specs, target, count)
+
+    def _gradient_field(self, specs: Any, target: Any, count: int | None) -> tuple[GradientField, Any, Target]:
         plan = self._plan_for(specs)
         _check_stateless(plan)
         resolved = self._targeted(plan.graph, target, count)
@@ -134,13 +153,13 @@ class SamplingAnalyzer(GradientAnalyzer):
                     received=f"{name}={given!r}",
                 )
         field, moved, resolved = self._field(specs, target, count, batch_size)
-        make = self._walks(moved, specs, count)
+        make, calls = self._walks(moved, specs, count), AtOnce(batch_size)
 
         def run(batch: Arrays, data: Arrays, rows: np.ndarray) -> Iterator[Step]:
-            clean = field.clean(batch, data, rows, batch_size)
-            walk = make(field, clean, batch_size)
+            clean = field.clean(batch, data, rows, calls)
+            walk = make(field, clean, calls)
             finished: list[Arrays] = []
-            for share, relevance in _walked(field, clean, walk, batch_size):
+            for share, relevance in _walked(field, clean, walk, calls):
                 finished += relevance
                 done = len(finished) == len(rows)
                 yield share, self._collect(field, clean, walk, finished) if done else None
@@ -148,8 +167,25 @@ class SamplingAnalyzer(GradientAnalyzer):
         return run, resolved
 
     def recorded(self, specs: Any, target: Any = None) -> Recorded:
-        # What the gradient alone is recorded as would be another method.
-        return Analyzer.recorded(self, specs, target)
+        field, moved, resolved = self._recorded_field(specs, target)
+        make, calls = self._walks(moved, specs, SERVED), Recording()
+
+        def run(inputs: list[Any], data: list[Any]) -> dict[str, Any]:
+            clean = field.clean(inputs, data, None, calls)
+            walk = make(field, clean, calls)
+            return {
+                "outputs": tree.flatten(clean.outputs),
+                "relevance": _looped(field, clean, walk, calls),
+                "score": clean.score,
+                "base": walk.base,
+                "chosen": clean.chosen,
+            }
+
+        return Recorded(field.graph, resolved, run)
+
+    def _recorded_field(self, specs: Any, target: Any) -> tuple[TensorField, Any, Target]:
+        """As :meth:`_field`, for a recorded function."""
+        return self._gradient_field(specs, target, None)
 
     def _collect(self, field: Field, clean: Clean, walk: Walk, finished: list[Arrays]) -> Explanation:
         arrays = [np.stack(column) for column in zip(*finished, strict=True)]
@@ -186,42 +222,52 @@ def _check_stateless(plan: Plan) -> None:
             )
 
 
-def _walked(field: Field, clean: Clean, walk: Walk, size: int) -> Iterator[tuple[float, list[Arrays]]]:
+def _walked(field: Field, clean: Clean, walk: Walk, calls: AtOnce) -> Iterator[tuple[float, list[Arrays]]]:
     """After every chunk of points: (its share of all, relevance of the samples that it completed)."""
     total = walk.count * len(clean.rows)
-    buffers = [np.empty((min(size, total), *array.shape[1:]), array.dtype) for array in walk.like]
     totals: Arrays = []
-    for first in range(0, total, size):
-        last = min(first + size, total)
-        samples = np.arange(first, last) // walk.count
-        points = [buffer[: last - first] for buffer in buffers]
-        pieces = list(_pieces(first, last, walk.count))
-        for sample, start, stop, at in pieces:
-            walk.put(sample, start, stop, [array[at : at + stop - start] for array in points])
-        results = field.at(points, samples, clean)
+    first: Arrays = []
+    for start in range(0, total, calls.size):
+        stop = min(start + calls.size, total)
+        samples, points = np.divmod(np.arange(start, stop), walk.count)
+        results = field.at(walk.at(samples, points), samples, clean, calls)
         finished = []
-        for sample, start, stop, at in pieces:
-            parts = walk.fold(sample, start, stop, [array[at : at + stop - start] for array in results])
-            totals = [a + b for a, b in zip(totals, parts, strict=True)] if start else parts
-            if stop == walk.count:
+        for begin, end in _pieces(start, stop, walk.count):
+            own = slice(begin - start, end - start)
+            rows = [array[own] for array in results]
+            if begin % walk.count == 0:
+                first = [array[:1] for array in rows] if walk.relative else []
+            parts = [part.sum(axis=0) for part in walk.fold(samples[own], points[own], rows, first)]
+            totals = [a + b for a, b in zip(totals, parts, strict=True)] if begin % walk.count else parts
+            if end % walk.count == 0:
                 pairs = zip(walk.finish(totals), results, strict=True)
-                finished.append([flat.reshape(array.shape[1:]).astype(array.dtype) for flat, array in pairs])
-        yield (last - first) / total, finished
+                finished.append([flat.astype(array.dtype) for flat, array in pairs])
+        yield (stop - start) / total, finished
 
 
-def _pieces(first: int, last: int, count: int) -> Iterator[tuple[int, int, int, int]]:
-    """Parts of the rows ``first`` to ``last`` that belong to one sample each: (sample, its points' start and stop,
-    place in the rows)."""
-    row = first
-    while row < last:
-        sample, start = divmod(row, count)
-        stop = min(count, start + last - row)
-        yield sample, start, stop, row - first
-        row += stop - start
+def _looped(field: TensorField, clean: Clean, walk: Walk, calls: Recording) -> list[Any]:
+    """The same in a loop over the points; each step computes one of every sample."""
+    count = ops.shape(clean.inputs[0])[0]
+    samples = ops.arange(count, dtype="int32")
+    results = field.results(clean)
+    zeros = [ops.zeros((count, *spec.shape[1:]), "float64") for spec in [*results] * walk.sums]
+    first = [ops.zeros((count, *spec.shape[1:]), spec.dtype) for spec in results] if walk.relative else []
+
+    def step(index: Any, carried: Any) -> Any:
+        totals, first = carried
+        points = ops.zeros_like(samples) + index
+        found = field.at(walk.at(samples, points), samples, clean, calls)
+        first = [ops.where(index == 0, new, old) for new, old in zip(found, first, strict=False)]
+        parts = walk.fold(samples, points, found, first)
+        return [a + b for a, b in zip(totals, parts, strict=True)], first
+
+    totals, _ = backend.repeat(step, walk.count, (zeros, first))
+    return [ops.cast(total, spec.dtype) for total, spec in zip(walk.finish(totals), results, strict=True)]
 
 
-def weighted_sum(weights: np.ndarray, results: np.ndarray) -> np.ndarray:
-    """Sum over the first axis, flat, in float64."""
-    flat = results.reshape(len(results), -1).astype(np.float64, copy=False)
-    total: np.ndarray = weights @ flat
-    return total
+def _pieces(start: int, stop: int, count: int) -> Iterator[tuple[int, int]]:
+    """Parts of the rows ``start`` to ``stop`` that belong to one sample each."""
+    while start < stop:
+        end = min(stop, start - start % count + count)
+        yield start, end
+        start = end

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, final
 
+import keras
 import numpy as np
 from keras import ops, tree
 
+from kxai import backend
 from kxai.analyzers.analyzer import Analyzer, Step, Stepwise
 from kxai.analyzers.backward import chosen_target
 from kxai.analyzers.references import References
+from kxai.analyzers.sampling.calls import Calls, chunks
 from kxai.analyzers.sampling.cuts import Cut
+from kxai.analyzers.sampling.either import cast, dtype_of, length, take
 from kxai.analyzers.sampling.slopes import Slopes
-from kxai.analyzers.scores import Scorer, input_spec
+from kxai.analyzers.scores import Scorer, Spec, input_spec
 from kxai.composites import Plan
 from kxai.explanation import Explanation
 from kxai.graph.canonize import prune
+from kxai.graph.graph import Graph
 from kxai.targets import Part, Target
 
 Arrays = list[np.ndarray]
@@ -28,25 +33,27 @@ Arrays = list[np.ndarray]
 @final
 @dataclass(frozen=True, eq=False)
 class Clean:
-    """A batch as it was given, before anything is changed.
+    """A batch as it was given, before anything is changed: of arrays, or of tensors where it is recorded.
 
     Attributes:
         inputs: the model's inputs.
-        rows: which samples of the whole call they are.
+        rows: which samples of the whole call they are; None where it is recorded.
         values: what will be changed: the inputs, or outputs of layers.
         data: the target, fixed at these inputs, one row per sample.
         outputs, target, score, base: as of an explanation.
+        chosen: what was explained, per part of the target; where it is recorded.
         notes: of an explanation.
     """
 
-    inputs: Arrays
-    rows: np.ndarray
-    values: Arrays
-    data: Arrays
+    inputs: list[Any]
+    rows: Any
+    values: list[Any]
+    data: list[Any]
     outputs: Any
     target: Any
-    score: np.ndarray
-    base: np.ndarray
+    score: Any
+    base: Any
+    chosen: list[Any] = field(default_factory=list)
     notes: Sequence[str] = field(default=())
 
 
@@ -60,22 +67,37 @@ class Field(ABC):
     structure: Any
 
     @abstractmethod
-    def clean(self, batch: Arrays, data: Arrays, rows: np.ndarray, size: int) -> Clean:
-        """Look at a batch, no more than ``size`` samples at once; fixes the target."""
+    def clean(self, batch: list[Any], data: list[Any], rows: Any, calls: Calls) -> Clean:
+        """Look at a batch; fixes the target."""
 
     @abstractmethod
-    def at(self, points: Arrays, samples: np.ndarray, clean: Clean) -> Arrays:
+    def at(self, points: list[Any], samples: Any, clean: Clean, calls: Calls) -> list[Any]:
         """Results at points, one row each.
 
         Args:
             points: values in place of ``clean.values``, one row per point.
             samples: per point, which sample of the batch it belongs to.
             clean: the batch.
+            calls: how functions are called.
         """
 
 
+class TensorField(Field):
+    """One that can be part of a function that is recorded.
+
+    Attributes:
+        graph: names and structures of the inputs and outputs.
+    """
+
+    graph: Graph
+
+    @abstractmethod
+    def results(self, clean: Clean) -> list[Spec]:
+        """Specs of the results."""
+
+
 @final
-class GradientField(Field):
+class GradientField(TensorField):
     """The gradient at a cut. Compiles three functions, all of them for every number of rows.
 
     Args:
@@ -93,7 +115,7 @@ class GradientField(Field):
         self, plan: Plan, cut: Cut, target: Target, asked: Any, *, inner: bool, along: bool,
         traced: Callable[[], None], jit: bool,
     ) -> None:  # fmt: skip
-        self.cut, self.structure = cut, cut.specs
+        self.cut, self.structure, self.graph = cut, cut.specs, plan.graph
         self._plan, self._target, self._asked = plan, target, asked
         fixed = replace(target, parts=tuple(replace(part, form="weights") for part in target.parts))
         self.moved = cut.graph.inputs if inner else cut.edges
@@ -105,71 +127,102 @@ class GradientField(Field):
         graph = graph if inner else cut.plan.graph
         self._scores = Scorer(prune(replace(graph, outputs=graph.explained)), fixed, traced, jit)
 
-    def clean(self, batch: Arrays, data: Arrays, rows: np.ndarray, size: int) -> Clean:
-        self._plan.check_inputs(batch)
-        found = _joined(self._scorer(*part) for part in _chunks((batch, data), size))
+    def clean(self, batch: list[Any], data: list[Any], rows: Any, calls: Calls) -> Clean:
+        if calls.looks:
+            self._plan.check_inputs(batch)
+        found = calls(self._scorer, batch, data)
         graph = self._plan.graph
         return Clean(
             inputs=batch,
             rows=rows,
             values=self._typed(found["read"]) if self._read else batch,
-            data=[_as(x, "float32") for x in found["weights"]],
+            data=[cast(x, "float32") for x in found["weights"]],
             outputs=tree.pack_sequence_as(graph.output_structure, found["outputs"]),
             target=chosen_target(found["chosen"], self._target, graph, self._asked),
             score=found["score"],
-            base=np.zeros(len(rows)),
+            base=np.zeros(length(batch[0])) if calls.looks else ops.zeros(ops.shape(batch[0])[:1], "float64"),
+            chosen=found["chosen"],
             notes=self._plan.notes,
         )
 
-    def at(self, points: Arrays, samples: np.ndarray, clean: Clean) -> Arrays:
-        return self._slopes([*self._constants(clean, samples), *points], [t[samples] for t in clean.data])
+    def at(self, points: list[Any], samples: Any, clean: Clean, calls: Calls) -> list[Any]:
+        found: list[Any] = calls(
+            self._slopes, [*self._constants(clean, samples), *points], [take(t, samples) for t in clean.data]
+        )
+        return found
 
-    def _constants(self, clean: Clean, samples: np.ndarray) -> Arrays:
-        return [clean.inputs[i][samples] for i in self._held]
+    def results(self, clean: Clean) -> list[Spec]:
+        return [input_spec(edge) for edge in self.cut.edges]
 
-    def values(self, inputs: Arrays, size: int) -> Arrays:
-        """What is changed, for other inputs of the model, no more than ``size`` at once."""
-        data = [np.repeat(part.data[:1], len(inputs[0]), axis=0) for part in self._target.parts]
-        found = _joined(self._scorer(*part) for part in _chunks((inputs, data), size))
-        return self._typed(found["read"]) if self._read else inputs
+    def _constants(self, clean: Clean, samples: Any) -> list[Any]:
+        return [take(clean.inputs[i], samples) for i in self._held]
 
-    def _typed(self, values: Arrays) -> Arrays:
-        return [_as(x, input_spec(edge).dtype) for x, edge in zip(values, self._read, strict=True)]
+    def _typed(self, values: list[Any]) -> list[Any]:
+        return [cast(x, input_spec(edge).dtype) for x, edge in zip(values, self._read, strict=True)]
 
-    def base(self, references: Arrays, clean: Clean, size: int) -> np.ndarray:
-        """The explained quantity at references, averaged over them, per sample.
+    def base(self, references: list[Any], clean: Clean, calls: Calls) -> Any:
+        """The explained quantity at references, averaged over them, per sample; float64.
 
         Args:
             references: per changed array (R, 1 or samples, ...).
             clean: the batch.
-            size: rows computed at once.
+            calls: how functions are called.
         """
-        count, samples = max(map(len, references)), len(clean.rows)
+        count = max(array.shape[0] for array in references)
+        zeros = ops.zeros(ops.shape(clean.inputs[0])[:1], "float64")
         if not self._held and all(array.shape[1] == 1 for array in references):
-            # The outputs are the same for all samples; what is explained of them need not be.
-            data = [np.repeat(t[:1], count, axis=0) for t in clean.data]
-            points = [np.broadcast_to(array[:, 0], (count, *array.shape[2:])) for array in references]
-            found = _joined(self._scores(*part) for part in _chunks((points, data), size))
-            if self._target.function is not None:
-                return np.full(samples, found["score"].mean(dtype=np.float64))
-            outputs = [found["outputs"][part.output].mean(axis=0, dtype=np.float64) for part in self._target.parts]
-            totals = [t.reshape(samples, -1) @ y.ravel() for t, y in zip(clean.data, outputs, strict=True)]
-            return np.asarray(sum(totals))
-        total = np.zeros(samples)
-        for index in range(count):
-            points = [np.broadcast_to(array[index % len(array)], (samples, *array.shape[2:])) for array in references]
-            inputs = [*self._constants(clean, np.arange(samples)), *points]
-            total += _joined(self._scores(*part) for part in _chunks((inputs, clean.data), size))["score"]
-        return total / count
+            return calls.given(zeros + self._common_base([array[:, 0] for array in references], count, clean, calls))
 
-    def encoded(self, references: References, clean: Clean, size: int) -> Arrays:
+        def score(index: Any) -> list[Any]:
+            points = [array[index % array.shape[0]] for array in references]
+            points = [r + ops.zeros_like(x, dtype=dtype_of(r)) for r, x in zip(points, clean.values, strict=True)]
+            constants = [clean.inputs[i] for i in self._held]
+            return [ops.cast(calls(self._scores, [*constants, *points], clean.data)["score"], "float64")]
+
+        return calls.total(score, count, [zeros])[0] / count
+
+    def _common_base(self, references: list[Any], count: int, clean: Clean, calls: Calls) -> Any:
+        """The same where references are the same for all samples: so are their outputs; what is explained of them need
+        not be."""
+        whole = [ops.broadcast_to(array, (count, *array.shape[1:])) for array in references]
+        called = self._target.function is not None
+        zeros = [ops.zeros((), "float64")] if called else [ops.zeros_like(t[0], dtype="float64") for t in clean.data]
+
+        def sums(index: Any) -> list[Any]:
+            points = [array[index * calls.size : (index + 1) * calls.size] for array in whole]
+            rows = ops.shape(points[0])[0]
+            data = [ops.broadcast_to(t[:1], (rows, *t.shape[1:])) for t in clean.data]
+            found = calls(self._scores, points, data)
+            several = [found["score"]] if called else [found["outputs"][part.output] for part in self._target.parts]
+            return [ops.sum(ops.cast(y, "float64"), axis=0) for y in several]
+
+        means = [total / count for total in calls.total(sums, -(-count // calls.size), zeros)]
+        if called:
+            return means[0]
+        pairs = zip(clean.data, means, strict=True)
+        return sum(ops.sum(ops.reshape(ops.cast(t, "float64") * y, (length(t), -1)), axis=1) for t, y in pairs)
+
+    def encoded(self, references: References, clean: Clean, calls: Calls) -> list[Any]:
         """References that are inputs of the model, as what is changed: per array (R, 1 or samples, ...)."""
-        found = references.of(clean.inputs, clean.rows)
-        count, samples = (max(array.shape[axis] for array in found) for axis in (0, 1))
-        inputs = [
-            np.broadcast_to(array, (count, samples, *array.shape[2:])).reshape(-1, *array.shape[2:]) for array in found
-        ]
-        return [x.reshape(count, samples, *x.shape[1:]) for x in self.values(inputs, size)]
+        found = calls.references(references, clean.inputs, clean.rows)
+        if not self._read:
+            return found
+        count = max(array.shape[0] for array in found)
+        own = any(array.shape[1] != 1 for array in found)
+        rows = ops.shape(clean.inputs[0])[0] if own else 1
+        groups = [ops.broadcast_to(array, (count, rows, *array.shape[2:])) for array in found]
+
+        def values(inputs: list[Any]) -> list[Any]:
+            # The target has no influence on them.
+            data = [
+                ops.zeros((length(inputs[0]),), "int32")
+                if part.form == "index"
+                else ops.zeros((length(inputs[0]), *t.shape[1:]), "float32")
+                for part, t in zip(self._target.parts, clean.data, strict=True)
+            ]
+            return self._typed(calls(self._scorer, inputs, data)["read"])
+
+        return calls.each(values, calls.given(groups), [input_spec(edge) for edge in self._read])
 
 
 @final
@@ -188,17 +241,17 @@ class AnalyzerField(Field):
         self._run, self.resolved = self._prepared(target=target)
         self._fixed: Stepwise | None = None
 
-    def clean(self, batch: Arrays, data: Arrays, rows: np.ndarray, size: int) -> Clean:
-        parts = [_last(self._run(*part)) for part in _chunks((batch, data, rows), size)]
+    def clean(self, batch: list[Any], data: list[Any], rows: Any, calls: Calls) -> Clean:
+        parts = [_last(self._run(*part)) for part in chunks((batch, data, rows), calls.size)]
         whole = self._analyzer._finished(Explanation.concatenate(parts))
         outputs, target = tree.flatten(whole.outputs), whole.target
         several = list(target.values()) if isinstance(target, Mapping) else [target]
-        given = zip(several, self.resolved.parts, strict=True) if self.resolved.parts else ()
+        chosen = [np.asarray(one) for one in several]
         return Clean(
             inputs=batch,
             rows=rows,
             values=batch,
-            data=[_weights(np.asarray(chosen), outputs[part.output], part) for chosen, part in given],
+            data=[np.asarray(x) for x in fixed_data(self.resolved, chosen, outputs)],
             outputs=whole.outputs,
             target=whole.target,
             score=whole.score,
@@ -206,42 +259,73 @@ class AnalyzerField(Field):
             notes=list(whole.config["notes"]),
         )
 
-    def at(self, points: Arrays, samples: np.ndarray, clean: Clean) -> Arrays:
+    def at(self, points: list[Any], samples: Any, clean: Clean, calls: Calls) -> list[Any]:
         if self._fixed is None:
-            pairs = zip(self.resolved.parts, clean.data, strict=True)
-            parts = tuple(replace(part, form="weights", data=t[:1]) for part, t in pairs)
-            self._fixed, _ = self._prepared(target=replace(self.resolved, parts=parts))
+            self._fixed, _ = self._prepared(target=fixed_target(self.resolved, [t[:1] for t in clean.data]))
         found = _last(self._fixed(points, [t[samples] for t in clean.data], clean.rows[samples]))
         return [np.asarray(array) for array in tree.flatten(found.relevance)]
 
 
-def _weights(chosen: np.ndarray, output: np.ndarray, part: Part) -> np.ndarray:
-    """What was chosen of an output, as weights over it."""
+@final
+class RecordedField(TensorField):
+    """The same inside of a function that is being recorded.
+
+    Args:
+        analyzer: the other analyzer.
+        specs, target: of the call.
+    """
+
+    def __init__(self, analyzer: Analyzer, specs: Any, target: Any) -> None:
+        self.structure = specs
+        self._whole = analyzer.recorded(specs, target)
+        self.graph, self.resolved = self._whole.graph, self._whole.target
+        self._fixed = analyzer.recorded(specs, fixed_target(self.resolved, [part.data for part in self.resolved.parts]))
+
+    def clean(self, batch: list[Any], data: list[Any], rows: Any, calls: Calls) -> Clean:
+        found = self._whole.run(batch, data)
+        return Clean(
+            inputs=batch,
+            rows=rows,
+            values=batch,
+            data=fixed_data(self.resolved, found["chosen"], found["outputs"]),
+            outputs=found["outputs"],
+            target=None,
+            score=found["score"],
+            base=found["base"],
+            chosen=found["chosen"],
+        )
+
+    def at(self, points: list[Any], samples: Any, clean: Clean, calls: Calls) -> list[Any]:
+        found: list[Any] = self._fixed.run(points, [take(t, samples) for t in clean.data])["relevance"]
+        return found
+
+    def results(self, clean: Clean) -> list[Spec]:
+        symbols = [[keras.KerasTensor(x.shape, x.dtype) for x in part] for part in (clean.values, clean.data)]
+        found = backend.output_spec(lambda points, data: self._fixed.run(points, data)["relevance"], symbols)
+        return [Spec(tuple(x.shape), keras.backend.standardize_dtype(x.dtype)) for x in found]
+
+
+def fixed_target(resolved: Target, data: Sequence[Any]) -> Target:
+    """The target as weights over the outputs: what was predicted for the clean input stays."""
+    pairs = zip(resolved.parts, data, strict=True)
+    return replace(resolved, parts=tuple(replace(part, form="weights", data=t) for part, t in pairs))
+
+
+def fixed_data(resolved: Target, chosen: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
+    """What was chosen, per part, as weights over the model's outputs."""
+    # A callable target has no parts.
+    pairs = zip(resolved.parts, chosen, strict=True) if resolved.parts else ()
+    return [_weights(one, outputs[part.output], part) for part, one in pairs]
+
+
+def _weights(chosen: Any, output: Any, part: Part) -> Any:
     if part.form == "weights":
-        return _as(chosen, "float32")
-    if output.ndim == 1:
-        return np.ones_like(output, "float32")
-    return np.asarray(ops.one_hot(chosen, output.shape[-1]))
-
-
-def _chunks(arrays: Any, size: int) -> Iterator[Any]:
-    """Nested arrays of equal lengths, ``size`` rows at a time."""
-    length = len(tree.flatten(arrays)[0])
-    for start in range(0, length, size):
-        whole = start == 0 and length <= size
-        yield arrays if whole else tree.map_structure(lambda x, i=start: x[i : i + size], arrays)
-
-
-def _joined(parts: Iterable[Any]) -> Any:
-    """Nested arrays, one row after the other."""
-    collected = list(parts)
-    return collected[0] if len(collected) == 1 else tree.map_structure(lambda *x: np.concatenate(x), *collected)
+        return cast(chosen, "float32")
+    if len(output.shape) == 1:
+        return ops.ones_like(output, dtype="float32")
+    return ops.one_hot(chosen, output.shape[-1])
 
 
 def _last(steps: Iterator[Step]) -> Explanation:
     found = [explanation for _, explanation in steps if explanation is not None]
     return found[-1]
-
-
-def _as(array: np.ndarray, dtype: str) -> np.ndarray:
-    return array.astype(dtype, copy=False)

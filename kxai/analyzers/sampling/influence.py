@@ -8,8 +8,9 @@ import numpy as np
 
 from kxai.analyzers.sampling import grids
 from kxai.analyzers.sampling.base import MakeWalk, SamplingAnalyzer
+from kxai.analyzers.sampling.calls import Calls
 from kxai.analyzers.sampling.fields import Clean, GradientField
-from kxai.analyzers.sampling.walks import Draw, PathWalk, every_baseline, resolve_baselines, warn_of_equals
+from kxai.analyzers.sampling.walks import Draw, PathWalk, counted, every_baseline, resolve_baselines, warn_of_equals
 from kxai.errors import ArgumentError
 from kxai.references import Background
 
@@ -86,18 +87,17 @@ class InternalInfluence(SamplingAnalyzer):
             data = self._distribution if isinstance(self._distribution, Background) else 0
             baselines = resolve_baselines(data, moved, inputs, count, "distribution")
 
-        def walk(field: GradientField, clean: Clean, size: int) -> PathWalk:
-            found = baselines(field, clean, size)
-            drawn = self._drawn(max(map(len, found)))
-            return PathWalk(clean.values, found, lambda sample: drawn, "", np.zeros(len(clean.rows)))
+        def walk(field: GradientField, clean: Clean, calls: Calls) -> PathWalk:
+            found = baselines(field, clean, calls)
+            return PathWalk(clean.values, found, self._drawn(counted(found), calls), "", clean.base)
 
         return walk
 
-    def _drawn(self, count: int) -> Draw:
+    def _drawn(self, count: int, calls: Calls) -> Draw:
         if self._between():
-            return every_baseline(count, *self._points)
+            return every_baseline(count, *self._points, calls)
         end = 0.0 if isinstance(self._distribution, Background) else 1.0
-        return every_baseline(count, np.array([end]), np.array([1.0]))
+        return every_baseline(count, np.array([end]), np.array([1.0]), calls)
 
 
 @final
@@ -159,11 +159,11 @@ class LayerConductance(SamplingAnalyzer):
     def _walks(self, moved: Any, inputs: Any, count: int | None) -> MakeWalk:
         baselines = resolve_baselines(self._baseline, moved, inputs, count)
 
-        def walk(field: GradientField, clean: Clean, size: int) -> PathWalk:
-            found = baselines(field, clean, size)
-            warn_of_equals(clean.values, found)
-            drawn = every_baseline(max(map(len, found)), *self._points)
-            base = field.base(found, clean, size)
-            return PathWalk(clean.values, found, lambda sample: drawn, "direction", base)
+        def walk(field: GradientField, clean: Clean, calls: Calls) -> PathWalk:
+            found = baselines(field, clean, calls)
+            if calls.looks:
+                warn_of_equals(clean.values, found)
+            drawn = every_baseline(counted(found), *self._points, calls)
+            return PathWalk(clean.values, found, drawn, "direction", field.base(found, clean, calls))
 
         return walk

@@ -6,16 +6,19 @@ from abc import abstractmethod
 from typing import Any, final
 
 import numpy as np
-from keras import tree
+from keras import ops, tree
 
+from kxai import backend
 from kxai.analyzers.analyzer import Analyzer, shown
 from kxai.analyzers.sampling import grids
-from kxai.analyzers.sampling.base import MakeWalk, SamplingAnalyzer, Walk, weighted_sum
-from kxai.analyzers.sampling.fields import AnalyzerField, Arrays, Clean, Field
+from kxai.analyzers.sampling.base import MakeWalk, SamplingAnalyzer, Walk
+from kxai.analyzers.sampling.calls import Calls
+from kxai.analyzers.sampling.either import along, cast, dtype_of, positive, take
+from kxai.analyzers.sampling.fields import AnalyzerField, Clean, Field, RecordedField, TensorField
 from kxai.arguments import check_flags
 from kxai.composites import Plan
 from kxai.errors import ArgumentError, InputError
-from kxai.seeds import check_seed, generator
+from kxai.seeds import check_seed
 from kxai.targets import Target
 
 
@@ -23,73 +26,62 @@ class NoiseWalk(Walk):
     """Inputs with Gaussian noise.
 
     Args:
-        clean: the batch.
-        noise: standard deviation, absolute or as a fraction of each sample's range.
-        absolute: which of the two.
+        values: what noise is added to, (samples, ...) each.
+        deviations: per array its standard deviation, (samples,).
+        keys: of the random numbers, (samples,).
         count: points per sample.
-        seed: of the random numbers.
+        base: of the explanation, where the results are averaged.
     """
 
-    def __init__(self, clean: Clean, noise: float, absolute: bool, count: int, seed: int) -> None:
-        self.count, self.like, self.base = count, clean.values, np.zeros(len(clean.rows))
-        self._clean, self._noise, self._absolute, self._seed = clean, noise, absolute, seed
-        self._weights = np.full(count, 1 / count)
-        self._random: list[np.random.Generator] = []
+    def __init__(self, values: list[Any], deviations: list[Any], keys: Any, count: int, base: Any) -> None:
+        self.count, self.base = count, base * 0
+        self._values, self._deviations, self._keys = values, deviations, keys
 
-    def put(self, sample: int, start: int, stop: int, out: Arrays) -> None:
-        if start == 0:
-            own = [array[sample] for array in self._clean.inputs]
-            self._random = [generator(self._seed, own, stream) for stream in range(len(out))]
-        for random, values, array in zip(self._random, self.like, out, strict=True):
-            x = values[sample]
-            random.standard_normal(dtype=array.dtype, out=array)
-            array *= self._noise if self._absolute else self._noise * (x.max() - x.min())
-            array += x
+    def at(self, samples: Any, points: Any) -> list[Any]:
+        keys, found = take(self._keys, samples), []
+        for stream, (values, deviation) in enumerate(zip(self._values, self._deviations, strict=True)):
+            x = take(values, samples)
+            noise = backend.normal(keys, points, x.shape[1:], dtype_of(x), stream)
+            found.append(x + along(take(deviation, samples), x) * noise)
+        return found
 
-    def fold(self, sample: int, start: int, stop: int, results: Arrays) -> Arrays:
-        return [weighted_sum(self._weights[start:stop], array) for array in results]
+    def fold(self, samples: Any, points: Any, results: list[Any], first: list[Any]) -> list[Any]:
+        return [cast(x, "float64") / self.count for x in results]
 
 
 @final
 class MeanWalk(NoiseWalk):
     """The mean."""
 
-    def __init__(self, clean: Clean, *arguments: Any) -> None:
-        super().__init__(clean, *arguments)
-        self.base = clean.base
+    def __init__(self, values: list[Any], deviations: list[Any], keys: Any, count: int, base: Any) -> None:
+        super().__init__(values, deviations, keys, count, base)
+        self.base = base
 
 
 @final
 class SquareWalk(NoiseWalk):
     """The mean of the squares."""
 
-    def fold(self, sample: int, start: int, stop: int, results: Arrays) -> Arrays:
-        return [_squares(self._weights[start:stop], array) for array in results]
+    def fold(self, samples: Any, points: Any, results: list[Any], first: list[Any]) -> list[Any]:
+        return [cast(x, "float64") ** 2 / self.count for x in results]
 
 
 @final
 class VarianceWalk(NoiseWalk):
     """The mean of the squares, minus the square of the mean."""
 
-    _first: Arrays
+    sums = 2
+    # Taken relative to the first result, equal results have no variance, not even by rounding.
+    relative = True
 
-    def fold(self, sample: int, start: int, stop: int, results: Arrays) -> Arrays:
-        weights = self._weights[start:stop]
-        # Taken relative to the first result, equal results have no variance, not even by rounding.
-        if start == 0:
-            self._first = [array[0].astype(np.float64) for array in results]
-        results = [array - first for array, first in zip(results, self._first, strict=True)]
-        return [*(weighted_sum(weights, array) for array in results), *(_squares(weights, array) for array in results)]
+    def fold(self, samples: Any, points: Any, results: list[Any], first: list[Any]) -> list[Any]:
+        moved = [cast(x, "float64") - cast(y, "float64") for x, y in zip(results, first, strict=True)]
+        return [*(x / self.count for x in moved), *(x**2 / self.count for x in moved)]
 
-    def finish(self, totals: Arrays) -> Arrays:
+    def finish(self, totals: list[Any]) -> list[Any]:
         half = len(totals) // 2
-        pairs = zip(totals[:half], totals[half:], strict=True)
         # Rounding may leave less than nothing.
-        return [np.maximum(squares - mean**2, 0) for mean, squares in pairs]
-
-
-def _squares(weights: np.ndarray, results: np.ndarray) -> np.ndarray:
-    return weighted_sum(weights, np.square(results, dtype=np.float64))
+        return [positive(squares - mean**2) for mean, squares in zip(totals[:half], totals[half:], strict=True)]
 
 
 class NoiseAnalyzer(SamplingAnalyzer):
@@ -152,6 +144,18 @@ class NoiseAnalyzer(SamplingAnalyzer):
     def _field(self, specs: Any, target: Any, count: int | None, size: int) -> tuple[Field, Any, Target]:
         if self._base is None:
             return super()._field(specs, target, count, size)
+        self._check_numbers(specs)
+        field = AnalyzerField(self._base, specs, target, count, size)
+        return field, specs, field.resolved
+
+    def _recorded_field(self, specs: Any, target: Any) -> tuple[TensorField, Any, Target]:
+        if self._base is None:
+            return super()._recorded_field(specs, target)
+        self._check_numbers(specs)
+        field = RecordedField(self._base, specs, target)
+        return field, specs, field.resolved
+
+    def _check_numbers(self, specs: Any) -> None:
         whole = [spec for spec in tree.flatten(specs) if "float" not in spec.dtype]
         if whole:
             raise InputError(
@@ -161,13 +165,22 @@ class NoiseAnalyzer(SamplingAnalyzer):
                 received=", ".join(f"{spec.name}: {spec.dtype}" for spec in whole),
                 fix=f"{type(self).__name__}(model, layer=...) adds noise to the output of the embedding.",
             )
-        field = AnalyzerField(self._base, specs, target, count, size)
-        return field, specs, field.resolved
 
     def _walks(self, moved: Any, inputs: Any, count: int | None) -> MakeWalk:
-        statistic = self._statistic()
-        settings = (float(self._noise), bool(self._absolute), int(self._num_samples), int(self._seed))
-        return lambda field, clean, size: statistic(clean, *settings)
+        statistic, noise, samples = self._statistic(), float(self._noise), int(self._num_samples)
+
+        def walk(field: Field, clean: Clean, calls: Calls) -> NoiseWalk:
+            deviations = [noise * (ops.ones_like(x) if self._absolute else x) for x in map(_range, clean.values)]
+            keys = backend.keys(self._seed, clean.inputs)
+            return statistic(clean.values, calls.given(deviations), calls.given(keys), samples, clean.base)
+
+        return walk
+
+
+def _range(values: Any) -> Any:
+    """max - min of each sample."""
+    flat = ops.reshape(values, (ops.shape(values)[0], -1))
+    return ops.max(flat, axis=1) - ops.min(flat, axis=1)
 
 
 @final

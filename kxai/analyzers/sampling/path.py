@@ -6,13 +6,23 @@ from collections.abc import Mapping
 from typing import Any, final
 
 import numpy as np
+from keras import ops
 
+from kxai import backend
 from kxai.analyzers.sampling import grids
 from kxai.analyzers.sampling.base import MakeWalk, SamplingAnalyzer
+from kxai.analyzers.sampling.calls import Calls
 from kxai.analyzers.sampling.fields import Clean, GradientField
-from kxai.analyzers.sampling.walks import Draw, PathWalk, every_baseline, resolve_baselines, warn_of_equals
+from kxai.analyzers.sampling.walks import (
+    Draw,
+    PathWalk,
+    counted,
+    every_baseline,
+    resolve_baselines,
+    warn_of_equals,
+)
 from kxai.references import Background, Inputs
-from kxai.seeds import check_seed, generator
+from kxai.seeds import check_seed
 
 
 @final
@@ -67,12 +77,12 @@ class IntegratedGradients(SamplingAnalyzer):
     def _walks(self, moved: Any, inputs: Any, count: int | None) -> MakeWalk:
         baselines = resolve_baselines(self._baseline, moved, inputs, count)
 
-        def walk(field: GradientField, clean: Clean, size: int) -> PathWalk:
-            found = baselines(field, clean, size)
-            warn_of_equals(clean.values, found)
-            drawn = every_baseline(max(map(len, found)), *self._points)
-            base = field.base(found, clean, size)
-            return PathWalk(clean.values, found, lambda sample: drawn, "difference", base)
+        def walk(field: GradientField, clean: Clean, calls: Calls) -> PathWalk:
+            found = baselines(field, clean, calls)
+            if calls.looks:
+                warn_of_equals(clean.values, found)
+            drawn = every_baseline(counted(found), *self._points, calls)
+            return PathWalk(clean.values, found, drawn, "difference", field.base(found, clean, calls))
 
         return walk
 
@@ -125,22 +135,20 @@ class ExpectedGradients(SamplingAnalyzer):
     def _walks(self, moved: Any, inputs: Any, count: int | None) -> MakeWalk:
         baselines = resolve_baselines(_background(self._baselines), moved, inputs, count)
 
-        def walk(field: GradientField, clean: Clean, size: int) -> PathWalk:
-            found = baselines(field, clean, size)
-            warn_of_equals(clean.values, found)
-            base = field.base(found, clean, size)
-            return PathWalk(clean.values, found, self._draws(clean, max(map(len, found))), "difference", base)
+        def walk(field: GradientField, clean: Clean, calls: Calls) -> PathWalk:
+            found = baselines(field, clean, calls)
+            if calls.looks:
+                warn_of_equals(clean.values, found)
+            drawn = self._drawn(clean, counted(found), calls)
+            return PathWalk(clean.values, found, drawn, "difference", field.base(found, clean, calls))
 
         return walk
 
-    def _draws(self, clean: Clean, count: int) -> Any:
+    def _drawn(self, clean: Clean, count: int, calls: Calls) -> Draw:
         size = int(self._num_samples)
-
-        def draw(sample: int) -> Draw:
-            random = generator(self._seed, [array[sample] for array in clean.inputs])
-            return Draw(random.integers(count, size=size), random.uniform(size=size), np.full(size, 1 / size))
-
-        return draw
+        numbers = backend.uniform(backend.keys(self._seed, clean.inputs), (2, size))
+        which, alphas = ops.cast(ops.floor(numbers[:, 0] * count), "int32"), numbers[:, 1]
+        return Draw(*calls.given((which, alphas, np.full(size, 1 / size))))
 
 
 def _background(baselines: Any) -> Any:

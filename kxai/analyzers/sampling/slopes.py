@@ -38,7 +38,7 @@ class Slopes:
         self._along = along
         edges = cut.graph.inputs if inner else cut.plan.graph.inputs
         inputs = [input_spec(edge) for edge in (*edges, *(edges if along else ()))]
-        self._function: Callable[..., Any] = backend.compile(self._run, (inputs, self._explained.specs), jit)
+        self._function: Callable[..., Any] = backend.compile(self.run, (inputs, self._explained.specs), jit)
 
     def __call__(self, inputs: list[np.ndarray], data: list[np.ndarray]) -> list[np.ndarray]:
         """One array per edge of the cut.
@@ -49,7 +49,8 @@ class Slopes:
         """
         return [backend.to_numpy(tensor) for tensor in self._function(inputs, data)]
 
-    def _run(self, inputs: list[Any], data: list[Any]) -> list[Any]:
+    def run(self, inputs: list[Any], data: list[Any]) -> list[Any]:
+        """The same, of tensors, inside whatever compiled function calls it."""
         self._traced()
         plan, slopes = self._cut.plan, None
         if self._before is not None:

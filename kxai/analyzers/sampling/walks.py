@@ -3,40 +3,49 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 
 from kxai.analyzers.references import resolve_references
-from kxai.analyzers.sampling.base import Walk, weighted_sum
-from kxai.analyzers.sampling.fields import Arrays, Clean, GradientField
+from kxai.analyzers.sampling.base import Walk
+from kxai.analyzers.sampling.calls import Calls
+from kxai.analyzers.sampling.either import along, cast, dtype_of, is_float, length, reshape, take, where
+from kxai.analyzers.sampling.fields import Clean, GradientField
 from kxai.errors import KxaiWarning
 from kxai.references import Inputs
 
-Baselines = Callable[[GradientField, Clean, int], Arrays]
+Baselines = Callable[[GradientField, Clean, Calls], list[Any]]
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """Points of one sample: ``baseline + alpha (x - baseline)``.
+    """Points ``baseline + alpha (x - baseline)``: per sample, or the same for all; arrays or tensors.
 
     Attributes:
-        baselines: per point, which baseline.
-        alphas: per point, how far from it.
-        weights: per point.
+        baselines: (1 or samples, points), which baseline.
+        alphas: (1 or samples, points), how far from it.
+        weights: (points,), float64.
     """
 
-    baselines: np.ndarray
-    alphas: np.ndarray
-    weights: np.ndarray
+    baselines: Any
+    alphas: Any
+    weights: Any
 
 
-def every_baseline(count: int, alphas: np.ndarray, weights: np.ndarray) -> Draw:
+def every_baseline(count: int, alphas: np.ndarray, weights: np.ndarray, calls: Calls) -> Draw:
     """The same grid from each of ``count`` baselines."""
-    return Draw(np.repeat(np.arange(count), len(alphas)), np.tile(alphas, count), np.tile(weights / count, count))
+    which = np.repeat(np.arange(count, dtype="int32"), len(alphas))
+    table = which[None], np.tile(alphas, count)[None], np.tile(weights / count, count)
+    return Draw(*calls.given(table))
+
+
+def counted(baselines: list[Any]) -> int:
+    """How many baselines there are, of arrays (R, 1 or samples, ...)."""
+    return max(int(array.shape[0]) for array in baselines)
 
 
 @final
@@ -46,61 +55,50 @@ class PathWalk(Walk):
     Args:
         values: per changed array, the inputs (samples, ...).
         baselines: per changed array (R, 1 or samples, ...).
-        draw: sample -> its points.
+        draw: the points.
         times: "difference": results are multiplied by (x - baseline); "direction": it is given with each point;
             "": neither.
         base: of the explanation.
     """
 
-    def __init__(
-        self, values: Arrays, baselines: Arrays, draw: Callable[[int], Draw], times: str, base: np.ndarray
-    ) -> None:
-        self._values, self._baselines, self._times, self.base = values, baselines, times, base
-        self._draw, self._drawn = draw, (-1, draw(0))
-        self.count = len(self._drawn[1].alphas)
-        self.like = [*values, *values] if times == "direction" else values
+    def __init__(self, values: list[Any], baselines: list[Any], draw: Draw, times: str, base: Any) -> None:
+        self.count, self.base = draw.weights.shape[0], base
+        self._values, self._draw, self._times = values, draw, times
+        self._baselines = [(r.shape[:2], reshape(r, (-1, *r.shape[2:]))) for r in baselines]
 
-    def _points(self, sample: int) -> Draw:
-        if self._drawn[0] != sample:
-            self._drawn = (sample, self._draw(sample))
-        return self._drawn[1]
+    def _entry(self, table: Any, samples: Any, points: Any) -> Any:
+        """Of a table (1 or samples, points), per row."""
+        return take(reshape(table, (-1,)), points if table.shape[0] == 1 else samples * self.count + points)
 
-    def _ends(self, sample: int, which: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Per changed array (input, baselines of these points); one baseline where all points have the same."""
-        same = bool((which == which[0]).all())
-        found = []
-        for x, r in zip(self._values, self._baselines, strict=True):
-            own = r[:, sample if r.shape[1] > 1 else 0]
-            found.append((x[sample], own[which[0] % len(own)] if same else own[which % len(own)]))
-        return found
+    def _ends(self, samples: Any, points: Any) -> Iterator[tuple[Any, Any]]:
+        """Per changed array (inputs, baselines), one row each; one baseline where there is only one."""
+        which = self._entry(self._draw.baselines, samples, points)
+        for x, ((count, own), flat) in zip(self._values, self._baselines, strict=True):
+            rows = which % count
+            rows = rows if own == 1 else rows * length(x) + samples
+            yield take(x, samples), flat if (count, own) == (1, 1) else take(flat, rows)
 
-    def put(self, sample: int, start: int, stop: int, out: Arrays) -> None:
-        drawn = self._points(sample)
-        alphas = drawn.alphas[start:stop]
-        for i, (x, r) in enumerate(self._ends(sample, drawn.baselines[start:stop])):
-            a = alphas.astype(x.dtype if x.dtype.kind == "f" else float).reshape(-1, *(1,) * x.ndim)
-            if x.dtype.kind != "f":  # only one end or the other
-                out[i][...] = np.where(a > 0, x, r)
-            else:
+    def at(self, samples: Any, points: Any) -> list[Any]:
+        alphas = self._entry(self._draw.alphas, samples, points)
+        found, directions = [], []
+        for x, r in self._ends(samples, points):
+            if is_float(x):
                 # So the ends are met exactly.
-                np.multiply(a, x, out=out[i])
-                out[i] += (1 - a) * r
+                a = along(cast(alphas, dtype_of(x)), x)
+                found.append(a * x + (1 - a) * r)
+            else:  # only one end or the other
+                found.append(where(along(alphas, x) > 0, x, r))
             if self._times == "direction":
-                out[len(self._values) + i][...] = x - r
+                directions.append(x - r)
+        return [*found, *directions]
 
-    def fold(self, sample: int, start: int, stop: int, results: Arrays) -> Arrays:
-        drawn = self._points(sample)
-        weights, which = drawn.weights[start:stop], drawn.baselines[start:stop]
+    def fold(self, samples: Any, points: Any, results: list[Any], first: list[Any]) -> list[Any]:
+        weights = take(self._draw.weights, points)
+        found = [cast(x, "float64") * along(weights, x) for x in results]
         if self._times != "difference":
-            return [weighted_sum(weights, array) for array in results]
-        found = []
-        for array, (x, r) in zip(results, self._ends(sample, which), strict=True):
-            difference = np.subtract(x, r, dtype=np.float64)
-            same = difference.ndim == x.ndim
-            found.append(
-                weighted_sum(weights, array) * difference.ravel() if same else weighted_sum(weights, array * difference)
-            )
-        return found
+            return found
+        ends = self._ends(samples, points)
+        return [y * (cast(x, "float64") - cast(r, "float64")) for y, (x, r) in zip(found, ends, strict=True)]
 
 
 def resolve_baselines(value: Any, moved: Any, inputs: Any, count: int | None, name: str = "baseline") -> Baselines:
@@ -110,17 +108,17 @@ def resolve_baselines(value: Any, moved: Any, inputs: Any, count: int | None, na
         value: as :func:`resolve_references` takes them, in the units of what is changed; or :class:`Inputs`.
         moved: nested specs of what is changed.
         inputs: nested specs of the model's inputs.
-        count: number of samples of the call, None if not known.
+        count: number of samples of the call, see :func:`resolve_references`.
         name: of the argument, for messages.
     """
     if isinstance(value, Inputs):
-        found = resolve_references(value.value, inputs, count, name)
-        return lambda field, clean, size: field.encoded(found, clean, size)
+        encoded = resolve_references(value.value, inputs, count, name)
+        return lambda field, clean, calls: field.encoded(encoded, clean, calls)
     found = resolve_references(value, moved, count, name)
-    return lambda field, clean, size: found.of(clean.values, clean.rows)
+    return lambda field, clean, calls: calls.references(found, clean.values, clean.rows)
 
 
-def warn_of_equals(values: Arrays, baselines: Arrays) -> None:
+def warn_of_equals(values: list[np.ndarray], baselines: list[np.ndarray]) -> None:
     """Warn if a sample is its own baseline."""
     samples = range(len(values[0]))
     equal = [i for i in samples if all(_equal(x, r, i) for x, r in zip(values, baselines, strict=True))]
