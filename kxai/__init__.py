@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kxai.version import __version__
 
 if TYPE_CHECKING:
-    from kxai import metrics, plots, references, rules, serving
+    from kxai import callbacks, metrics, plots, references, rules, serving
     from kxai.analyzers import (
         CAM,
         LRP,
@@ -76,7 +76,7 @@ _HOMES = {
     "kxai.targets": "Contrast",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
-_MODULES = ("metrics", "plots", "references", "rules", "serving", "testing")
+_MODULES = ("callbacks", "metrics", "plots", "references", "rules", "serving", "testing")
 
 __all__ = [
     "CAM",
@@ -122,6 +122,7 @@ __all__ = [
     "SmoothGradSquared",
     "VarGrad",
     "__version__",
+    "callbacks",
     "create_analyzer",
     "explain",
     "load",

@@ -86,6 +86,12 @@ class Analyzer(ABC):
             received=repr(self),
         )
 
+    def inputs(self, x: Any) -> dict[str, np.ndarray]:
+        """Inputs as :meth:`explain` takes them, checked, by the names of the model's inputs and in its dtypes; in the
+        order of ``keras.tree.flatten(explanation.relevance)``."""
+        specs = self._specs(x)
+        return dict(zip([spec.name for spec in tree.flatten(specs)], to_arrays(x, specs), strict=True))
+
     def hyperparameters(self) -> dict[str, Any]:
         """Arguments other than the model, by name."""
         names = list(inspect.signature(type(self).__init__).parameters)[2:]

@@ -24,6 +24,7 @@ if keras.backend.backend() != "tensorflow":
 
 from kxai.backend.dispatch import foreign_calls, output_spec
 from kxai.backend.random import keys, normal, uniform
+from kxai.backend.summaries import Summaries
 from kxai.backend.tensorflow import (
     ACTIVATIONS,
     NoDerivative,
@@ -48,6 +49,7 @@ __all__ = [
     "ACTIVATIONS",
     "NoDerivative",
     "asserted",
+    "Summaries",
     "compile",
     "constant",
     "dataset_batches",

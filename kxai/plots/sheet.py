@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kxai.errors import ArgumentError
-from kxai.plots.canvas import INK, add_axes, blank, colour_bar, quiet
+from kxai.plots.canvas import FAINT, INK, add_axes, blank, colour_bar
 from kxai.plots.raster import heatmap_rgb, overlay, to_rgb
 from kxai.plots.scale import limit, stated
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MARGIN, _SIDE, _HEAD, _TITLE, _GAP, _BLOCK, _BAR = 0.2, 0.3, 0.45, 0.42, 0.1, 0.15, 0.75
+_MARGIN, _SIDE, _HEAD, _TITLE, _GAP, _BLOCK, _BAR = 0.2, 0.3, 0.35, 0.42, 0.1, 0.15, 0.75
 _MIN_WIDTH = 5.0
+_FRAME: dict[str, Any] = {"color": FAINT, "linewidth": 0.6}
 
 
 def sheet(
@@ -47,8 +49,8 @@ def sheet(
 
     Example:
         >>> drawn = sheet(np.ones((2, 8, 8)), np.ones((2, 8, 8)), titles=["cat", "dog"], bound=2.0)
-        >>> len(drawn.axes)  # three panels per sample, the colour bar
-        7
+        >>> len(drawn.axes[0].images)  # image, heatmap and overlay per sample
+        6
     """
     heatmaps = np.asarray(heatmaps)
     rgb = _check(heatmaps, images, titles, columns, size)
@@ -64,22 +66,38 @@ def sheet(
         _HEAD + down * (block + _BLOCK) + _BAR,
     )
     fig = blank(*full)
+    axes = _ground(fig, full)
     left = (full[0] - across * (width + _GAP)) / 2
     for sample in range(len(heatmaps)):
+        edge = left + sample % across * (width + _GAP)
         top = full[1] - _HEAD - sample // across * (block + _BLOCK) - _TITLE
+        if titles is not None:
+            axes.text(edge + width / 2, top + 0.05, titles[sample], ha="center", va="bottom", fontsize=8, color=INK)
         for row, (name, panels) in enumerate(rows.items()):
-            box = (left + sample % across * (width + _GAP), top - row * (size + _GAP) - size, width, size)
-            axes = add_axes(fig, box)
-            quiet(axes)
-            axes.imshow(panels[sample], interpolation="nearest")
-            if row == 0 and titles is not None:
-                axes.set_title(titles[sample], color=INK, fontsize=8, pad=3)
+            base = top - row * (size + _GAP) - size
+            place = (edge, edge + width, base, base + size)
+            axes.imshow(panels[sample], interpolation="nearest", extent=place, aspect="auto")
+            axes.plot(*_frame(*place), **_FRAME)
             if sample % across == 0:
-                axes.set_ylabel(name, color=INK, fontsize=8)
-    fig.text(0.5, 1 - 0.16 / full[1], heading, ha="center", va="top", color=INK, fontsize=11)
+                axes.text(
+                    edge - 0.1, base + size / 2, name, ha="right", va="center", fontsize=8, color=INK, rotation=90
+                )
+    axes.set(xlim=(0, full[0]), ylim=(0, full[1]))
+    axes.text(full[0] / 2, full[1] - 0.14, heading, ha="center", va="top", color=INK, fontsize=11)
     length = min(full[0] - 2 * _MARGIN, 4.5)
     colour_bar(fig, add_axes(fig, ((full[0] - length) / 2, 0.48, length, 0.09)), bound, note)
     return fig
+
+
+def _ground(fig: Figure, full: tuple[float, float]) -> Axes:
+    """One set of axes in inches for all panels: axes of their own would take several times as long."""
+    axes = add_axes(fig, (0, 0, *full))
+    axes.axis("off")
+    return axes
+
+
+def _frame(left: float, right: float, bottom: float, top: float) -> tuple[list[float], list[float]]:
+    return [left, right, right, left, left], [bottom, bottom, top, top, bottom]
 
 
 def _panels(heatmaps: np.ndarray, rgb: np.ndarray | None, clip: float, bound: float) -> dict[str, list[np.ndarray]]:

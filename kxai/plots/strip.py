@@ -27,6 +27,7 @@ def strip(
     titles: Sequence[str] | None = None,
     clip: float = 99.5,
     bound: float | None = None,
+    note: str = "",
 ) -> Figure:
     """Draws relevance along sequences, one scale for the whole batch.
 
@@ -37,6 +38,7 @@ def strip(
         titles: one line per sample; default none.
         clip: percentile of the magnitudes, (0, 100], from which on colours saturate; default 99.5.
         bound: the scale itself instead of a percentile, > 0, for example to share one; default None.
+        note: what the colour scale is, one line below it; default says it.
 
     Returns:
         A matplotlib ``Figure``, not shown.
@@ -53,7 +55,7 @@ def strip(
     """
     values = np.asarray(values)
     found = limit(values, clip)
-    note = stated(clip, found) if bound is None else f"scale ±{bound:.3g}, given"
+    note = note or (stated(clip, found) if bound is None else f"scale ±{bound:.3g}, given")
     bound = found if bound is None else checked_bound(bound)
     _check(values, tokens, titles)
     share = scaled(values, bound)

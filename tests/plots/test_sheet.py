@@ -12,39 +12,46 @@ HEATMAPS = np.random.default_rng(0).normal(size=(3, 4, 5))
 IMAGES = np.random.default_rng(1).random((3, 4, 5, 3))
 
 
-def shown(axes):
-    return axes.images[0].get_array()
+def pixels(image):
+    return image.get_array()
 
 
 def test_a_sheet_shows_image_heatmap_and_overlay_of_each_sample():
     figure = sheet(HEATMAPS, IMAGES, ["a", "b", "c"], heading="all", bound=2.0, columns=2)
-    *panels, bar = figure.axes
+    panels, bar = figure.axes
     rgb = to_rgb(IMAGES)
+    assert len(panels.images) == 9
     for sample in range(3):
-        image, heatmap, both = panels[3 * sample : 3 * sample + 3]
-        assert (shown(image) == rgb[sample]).all()
-        assert (shown(heatmap) == heatmap_rgb(HEATMAPS[sample], bound=2.0)).all()
-        assert (shown(both) == overlay(rgb[sample], HEATMAPS[sample], bound=2.0)).all()
-        assert image.get_title() == "abc"[sample]
-    assert [axes.get_ylabel() for axes in panels[:6]] == ["input", "relevance", "overlay", "", "", ""]
-    # The third sample begins a second line.
-    assert panels[6].get_position().y1 < panels[2].get_position().y0
-    assert figure.texts[0].get_text() == "all"
+        image, heatmap, both = panels.images[3 * sample : 3 * sample + 3]
+        assert (pixels(image) == rgb[sample]).all()
+        assert (pixels(heatmap) == heatmap_rgb(HEATMAPS[sample], bound=2.0)).all()
+        assert (pixels(both) == overlay(rgb[sample], HEATMAPS[sample], bound=2.0)).all()
+    # Samples lie side by side, their pictures below each other, and the third begins a second line.
+    (left, right, bottom, _), (next_left, *_), (*_, third_top) = (
+        panels.images[index].get_extent() for index in (0, 3, 6)
+    )
+    assert right < next_left
+    assert panels.images[1].get_extent()[::3] == [left, pytest.approx(bottom - 0.1)]
+    assert third_top < panels.images[2].get_extent()[2]
+    assert (right - left) / 1.3 == pytest.approx(5 / 4)
+    texts = [text.get_text() for text in panels.texts]
+    assert sorted(texts) == sorted([*"abc", *["input", "relevance", "overlay"] * 2, "all"])
     assert [tick.get_text() for tick in bar.get_xticklabels()] == ["−2", "0", "+2"]
     assert bar.get_xlabel() == "scale ±2, given"
 
 
 def test_a_sheet_without_images_and_bound_states_its_percentile():
-    *panels, bar = sheet(HEATMAPS, clip=100).axes
-    assert len(panels) == 3
+    panels, bar = sheet(HEATMAPS, clip=100).axes
+    assert len(panels.images) == 3
     assert bar.get_xlabel() == f"scale ±{np.abs(HEATMAPS).max():.3g} = maximum of |relevance|"
     assert sheet(HEATMAPS, bound=1.0, note="mine").axes[-1].get_xlabel() == "mine"
 
 
 def test_a_strip_on_a_given_scale():
     figure = strip(np.array([[0.5, -2.0]]), bound=1.0)
-    assert (shown(figure.axes[0]) == heatmap_rgb(np.array([[0.5, -1.0]]), bound=1.0)).all()
+    assert (pixels(figure.axes[0].images[0]) == heatmap_rgb(np.array([[0.5, -1.0]]), bound=1.0)).all()
     assert figure.axes[-1].get_xlabel() == "scale ±1, given"
+    assert strip(np.array([[0.5]]), bound=1.0, note="mine").axes[-1].get_xlabel() == "mine"
 
 
 def test_bars_on_a_given_axis():
