@@ -542,7 +542,7 @@ def test_a_fault_warns_once_and_the_training_goes_on(tmp_path):
     # A second training says it again.
     with pytest.warns(KxaiWarning) as again:
         fit(mlp(), callback, x=TABLE[0], y=TABLE[1], epochs=1)
-    assert {str(one.message) for one in again} == set(texts)
+    assert sorted(str(one.message).split(".")[0] for one in again) == sorted(begins)
 
 
 def test_a_fault_raises_if_wanted():
