@@ -98,7 +98,7 @@ class Explainer:
             self._functions[name]({key: array[start : start + size] for key, array in arrays.items()})
             for start in range(0, count, size)
         ]
-        outputs = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        outputs = {key: np.concatenate([part[key] for part in parts]) for key in self.signatures[name].outputs}
         for key, array in outputs.items():
             if array.dtype.kind in "fc" and not np.isfinite(array).all():
                 raise NumericalError(f"{key} is not finite.", expected="finite numbers", received="NaN or infinity")

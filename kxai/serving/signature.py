@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, final
 
 import numpy as np
@@ -43,12 +44,17 @@ class Signature:
     """A function that a server offers.
 
     Attributes:
-        inputs: specs by name, batched on their first axis.
+        inputs: specs by name, in the order of the names, batched on their first axis.
         outputs: likewise.
     """
 
     inputs: Mapping[str, Spec]
     outputs: Mapping[str, Spec]
+
+    def __post_init__(self) -> None:
+        # Servers list them in an order that changes from run to run.
+        for name in ("inputs", "outputs"):
+            object.__setattr__(self, name, MappingProxyType(dict(sorted(getattr(self, name).items()))))
 
     def checked(self, inputs: Mapping[str, Any], *, finite: bool) -> dict[str, np.ndarray]:
         """Arrays of the types and shapes that the signature takes.
