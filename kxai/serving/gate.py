@@ -20,8 +20,8 @@ DRAINED = 4
 class Gate:
     """An ASGI application that hands complete, small enough requests on to another one.
 
-    Others get a status and ``{"error": ...}``: 413 too large, 408 not complete in time, 503 too many at once. All but
-    POST passes untouched.
+    Others get a status and ``{"error": ...}``: 413 too large, 400 cut off, 408 not complete in time, 503 too many at
+    once. All but POST passes untouched.
 
     Args:
         app: the application.
@@ -58,6 +58,10 @@ class Gate:
             return  # the client is gone
         if len(body) > self._max_body:
             await _refuse(send, 413, f"The body is larger than {self._max_body} bytes; send fewer instances at once.")
+            return
+        declared = int(dict(scope["headers"]).get(b"content-length", len(body)))
+        if len(body) < declared:
+            await _refuse(send, 400, f"The body was cut off: {len(body)} of {declared} bytes came.")
             return
         waiting: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 

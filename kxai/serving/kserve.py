@@ -76,10 +76,29 @@ def _parser(kserve: Any) -> argparse.ArgumentParser:
 def _server_class(kserve: Any, host: str) -> Any:
     class Server(kserve.ModelServer):
         async def _serve(self) -> None:
-            self._rest_server.config.host = host  # KServe has no argument for it
+            # KServe has no arguments for these.
+            self._rest_server.config.host = host
+            self._rest_server.config.http = _protocol_class()
             await super()._serve()
 
     return Server
+
+
+def _protocol_class() -> Any:
+    http: Any = importlib.import_module("uvicorn.protocols.http.auto").AutoHTTPProtocol
+
+    class Protocol(http):
+        """Answers, too, where the client has said that it sends no more; uvicorn would close."""
+
+        def eof_received(self) -> bool:
+            if self.cycle is None or self.cycle.response_complete or self.scheme == "https":
+                return False
+            # The body ends here, if it did not before: the gate sees how much of it is missing.
+            self.cycle.more_body, self.cycle.keep_alive = False, False
+            self.cycle.message_event.set()
+            return True
+
+    return Protocol
 
 
 def _model_class(kserve: Any) -> Any:

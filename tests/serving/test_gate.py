@@ -36,7 +36,7 @@ def messages(*parts):
     return [{"type": "http.request", "body": part, "more_body": i < last} for i, part in enumerate(parts)]
 
 
-async def ask(gate, received, method="POST", kind="http"):
+async def ask(gate, received, method="POST", headers=()):
     """Returns the status and the data of the reply, and how many messages were not read; None without a reply."""
     sent, left = [], list(received)
 
@@ -48,7 +48,7 @@ async def ask(gate, received, method="POST", kind="http"):
     async def send(message):
         sent.append(message)
 
-    await gate({"type": kind, "method": method}, receive, send)
+    await gate({"type": "http", "method": method, "headers": headers}, receive, send)
     return (sent[0]["status"], json.loads(sent[1]["body"]), len(left)) if sent else None
 
 
@@ -96,6 +96,19 @@ def test_a_body_that_does_not_come_is_given_up():
         assert status == 408
         assert "not complete within 0.05 s" in reply["error"]
         assert application.bodies == []
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize(("length", "status"), [(b"4", 200), (b"5", 400)])
+def test_a_body_that_is_cut_off_is_refused(length, status):
+    async def check():
+        gate, application = gated()
+        got, reply, _ = await ask(gate, messages(b"01", b"23"), headers=[(b"content-length", length)])
+        assert got == status
+        assert len(application.bodies) == (status == 200)
+        if status == 400:
+            assert reply["error"] == "The body was cut off: 4 of 5 bytes came."
 
     asyncio.run(check())
 

@@ -203,8 +203,16 @@ def test_truncated_requests(port, model):
     status, body = raw(port, head + b'{"instances": [[')  # the rest does not come
     assert status == 408
     assert "not complete within 1 s" in json.loads(body)["error"]
-    raw(port, head + b'{"instances": [[', end=True)  # a client that is gone
-    raw(port, b"POST /v1/mod", end=True)
+    status, body = raw(port, head + b'{"instances": [[', end=True)  # the client says that the rest does not come
+    assert status == 400
+    assert json.loads(body)["error"] == "The body was cut off: 16 of 500 bytes came."
+    whole = json.dumps({"instances": [ROW]}).encode()
+    for left in (0, 1):  # a client that only reads after a whole body, and one that leaves out its last byte
+        start = head.replace(b"500", str(len(whole)).encode())
+        assert raw(port, start + whole[: len(whole) - left], end=True)[0] == (400 if left else 200)
+    assert raw(port, b"POST /v1/mod", end=True) is None
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(head + b'{"inst')  # a client that is gone
     status, _ = raw(port, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
     assert status == 400
     good(port, model)
