@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kxai.version import __version__
 
 if TYPE_CHECKING:
-    from kxai import callbacks, metrics, plots, references, rules, serving
+    from kxai import callbacks, exporting, metrics, plots, references, rules, serving
     from kxai.analyzers import (
         CAM,
         LRP,
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from kxai.composites import Composite, Plan, preset
     from kxai.errors import KxaiError, KxaiWarning
     from kxai.explanation import Explanation
+    from kxai.exporting import export
     from kxai.graph.graph import Kind
     from kxai.loading import load
     from kxai.maximization import ActivationMaximization, Maximization
@@ -70,13 +71,14 @@ _HOMES = {
     "kxai.composites": "Composite Plan preset",
     "kxai.errors": "KxaiError KxaiWarning",
     "kxai.explanation": "Explanation",
+    "kxai.exporting": "export",
     "kxai.graph.graph": "Kind",
     "kxai.loading": "load",
     "kxai.maximization": "ActivationMaximization Maximization",
     "kxai.targets": "Contrast",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
-_MODULES = ("callbacks", "metrics", "plots", "references", "rules", "serving", "testing")
+_MODULES = ("callbacks", "exporting", "metrics", "plots", "references", "rules", "serving", "testing")
 
 __all__ = [
     "CAM",
@@ -125,6 +127,8 @@ __all__ = [
     "callbacks",
     "create_analyzer",
     "explain",
+    "export",
+    "exporting",
     "load",
     "methods",
     "metrics",

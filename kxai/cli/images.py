@@ -2,56 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kxai.errors import InputError, LoadError
 from kxai.files import existing
+from kxai.preprocessing import PREPROCESS, preprocessing
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_CAFFE_MEAN = np.array([103.939, 116.779, 123.68])
-_TORCH_MEAN, _TORCH_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-
-PREPROCESS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "raw": lambda x: x,
-    "unit": lambda x: x / 255.0,
-    "signed": lambda x: x / 127.5 - 1.0,
-    "caffe": lambda x: x[..., ::-1] - _CAFFE_MEAN,
-    "torch": lambda x: (x / 255.0 - _TORCH_MEAN) / _TORCH_STD,
-}
-"""From RGB in [0, 255] to what the model was trained on; the last two are those of keras.applications."""
-
-
-def preprocessing(text: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Reads ``--preprocess``.
-
-    Args:
-        text: a key of ``PREPROCESS``, or ``MEAN,STD``, for (x - MEAN) / STD.
-
-    Returns:
-        A function from images in [0, 255] to the model's input.
-
-    Raises:
-        ValueError: it is neither.
-
-    Example:
-        >>> preprocessing("127,128")(np.array([255.0]))
-        array([1.])
-    """
-    if text in PREPROCESS:
-        return PREPROCESS[text]
-    mean, comma, std = text.partition(",")
-    try:
-        shift, divisor = float(mean), float(std)
-    except ValueError:
-        comma = ""
-    if not comma or not np.isfinite([shift, divisor]).all() or divisor == 0:
-        raise ValueError(f"expected one of {', '.join(PREPROCESS)} or MEAN,STD with STD not 0, received {text!r}")
-    return lambda x: (x - shift) / divisor
+__all__ = ["PREPROCESS", "input_size", "preprocessing", "read_arrays", "read_images"]
 
 
 def input_size(shape: object) -> tuple[int | None, int | None, int]:

@@ -136,6 +136,17 @@ def trace(model: Any, specs: Any, whole: tuple[type, ...] = ()) -> Graph:
             closed[error.within] = str(error)
 
 
+def predict(model: Any, tensors: Any) -> Any:
+    """The model's outputs at inference, without what a call leaves behind in it, such as losses.
+
+    Args:
+        model: a built Keras model.
+        tensors: structured like the specs of :func:`input_specs`.
+    """
+    with keras.StatelessScope():
+        return model([tensors] if _takes_list_of_one(model) else tensors, training=False)
+
+
 def call_counts(model: Any) -> dict[str, tuple[int, int]]:
     """How many calls Keras has recorded from and to each layer; reading a model's graph must not add to them."""
     return {

@@ -8,7 +8,10 @@ from kxai.errors import ArgumentError
 from kxai.plots.color import diverging
 from kxai.plots.scale import limit, scaled
 
-_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+"""What red, green and blue add to a gray version of an image."""
+FAINTEST, STRONGER = 0.45, 0.35
+"""Where in the colour map an overlay's smallest values lie, and how far above it its largest."""
 
 
 def heatmap_rgb(heatmap: np.ndarray, clip: float = 99.5, bound: float | None = None) -> np.ndarray:
@@ -71,9 +74,9 @@ def overlay(
         )
     share = scaled(heatmap, _bound(heatmap, clip, bound))
     weight = (opacity * np.sqrt(np.abs(share)))[..., np.newaxis]
-    gray = (rgb @ _LUMINANCE)[..., np.newaxis]
+    gray = (rgb @ LUMINANCE)[..., np.newaxis]
     # Half the map's range at the least, so that a faint value is tinted and does not whiten a dark image.
-    colour = diverging(np.sign(share) * (0.45 + 0.35 * np.abs(share)))
+    colour = diverging(np.sign(share) * (FAINTEST + STRONGER * np.abs(share)))
     return np.rint((1 - weight) * gray + weight * colour).astype(np.uint8)
 
 

@@ -1,0 +1,179 @@
+"""Exports answer like the analyzers in every loader: TensorFlow's two in Python, and C++ without any Python.
+
+The C++ program takes the way of TensorFlow Serving (LoadSavedModel, then session->Run, with XLA disabled).
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kxai
+from kxai.analyzers import METHODS
+from kxai.errors import ExportError
+from kxai.graph.trace import input_specs
+from kxai.testing import models
+from tests.export import parity
+from tests.test_contract import NEEDED
+
+pytestmark = [
+    pytest.mark.slow,
+    # The classes that are asked for are no matter here.
+    pytest.mark.filterwarnings("ignore:Deep Taylor explains positive logits"),
+]
+
+BATCHES = (1, 3, 8)
+SAMPLES = max(BATCHES)
+# Methods in one export: sessions prepare each signature with the whole graph, so many take the square of their time.
+TOGETHER = 6
+# Methods that need a model of their own.
+ATTENTION = {"attention_rollout", "attention_relevance"}
+NAMED = {"lrp.vgg16_tutorial"}
+# Methods that take steps which are none of TensorFlow's.
+REFUSED = {
+    "ablation_cam", "deeplift", "deeplift.genomics_default", "deeplift.reveal_cancel", "deepshap", "guided_grad_cam",
+    "opti_cam", "score_cam",
+}  # fmt: skip
+LAYER = {name: {"layer": "maps"} for name in ("internal_influence", "layer_conductance")}
+NETWORK = sorted(set(METHODS) - ATTENTION - NAMED)
+
+
+def cnn():
+    """A network on which every method is defined."""
+    stack = [
+        layers.Conv2D(4, 3, activation="relu", name="early"),
+        layers.MaxPooling2D(2),
+        layers.Conv2D(5, 2, activation="relu", name="maps"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(3, "softmax", name="label"),
+    ]
+    model = keras.Sequential([keras.Input((9, 9, 3), name="image"), *stack], name="small_cnn")
+    return models.seeded(model), models.numbers(9, 9, 3, samples=SAMPLES)
+
+
+def analyzer_of(name, model):
+    needed = NEEDED["expected_gradients"] if name == "gradient_shap" else NEEDED.get(name, {})
+    analyzer = kxai.create_analyzer(name, model, **{**needed, **LAYER.get(name, {})})
+    if name in ("pattern_net", "pattern_attribution", "pattern.net", "pattern.attribution"):
+        analyzer.fit(models.numbers(9, 9, 3, seed=7, samples=32), verbose=False)
+    return analyzer
+
+
+@dataclass
+class Written:
+    """An export, with what is asked of it and what it must answer."""
+
+    folder: Any
+    requests: list
+    replies: list
+
+
+def write(base, case, analyzers, output=None, **options):
+    """Export analyzers of a case, and ask each for every batch size, for given and for predicted classes."""
+    x = keras.tree.map_structure(lambda array: np.resize(array, (SAMPLES, *array.shape[1:])), case.inputs)
+    done = kxai.export(analyzers, base / case.name, output=output, **options)
+    example = options.get("example")
+    specs = input_specs(case.model, example)
+    names = parity.names_of(case.model, specs)
+    outputs = list(done.signatures["serving_default"].outputs)
+    requests, replies = [], []
+    for name, analyzer in analyzers.items():
+        live = analyzer.explain(x, output)
+        predicted = next(iter(live.target.values())) if output else live.target
+        units = (live.outputs[output] if output else live.outputs).shape[-1]
+        for count in BATCHES:
+            asked = np.minimum(np.array([-1, 1, 0, -1, 1, 0, 1, -1], "int32")[:count], units - 1)
+            chosen = np.where(asked < 0, predicted[:count], asked)
+            part = parity.rows(x, 0, count)
+            explained = analyzer.explain(part, {output: chosen} if output else chosen)
+            requests.append((f"explain_{name}", {**parity.flat(part, names), "target": asked}))
+            replies.append(parity.expected(explained, names, outputs))
+    return Written(done.path, requests, replies)
+
+
+def two(model):
+    return {name.split(".")[-1]: kxai.create_analyzer(name, model) for name in ("lrp.epsilon_plus", "gradient_x_input")}
+
+
+def mixed():
+    policy = keras.mixed_precision.DTypePolicy("mixed_float16")
+    stack = [layers.Dense(8, "relu", dtype=policy), layers.Dense(3, dtype=policy, name="label")]
+    model = keras.Sequential([keras.Input((6,), name="x"), *stack], name="mixed")
+    return models.Case("mixed", models.seeded(model), models.numbers(6))
+
+
+STRUCTURES = (
+    models.residual, models.list_inputs, models.dict_inputs, models.tokens, models.nested, models.shared, models.lstm,
+    models.gru, mixed,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Every export of this module, by name."""
+    base = tmp_path_factory.mktemp("exports")
+    model, x = cnn()
+    case = models.Case("small_cnn", model, x)
+    exported = [name for name in NETWORK if name not in REFUSED]
+    found = {}
+    for start in range(0, len(exported), TOGETHER):
+        some = exported[start : start + TOGETHER]
+        analyzers = {name.replace(".", "_"): analyzer_of(name, model) for name in some}
+        found[f"methods {some[0]}"] = write(base / some[0], case, analyzers)
+    for build in STRUCTURES:
+        case = build()
+        found[case.name] = write(base, case, two(case.model))
+    case = models.multi_output()
+    found["multi_output"] = write(base, case, two(case.model), output="label")
+    case = models.subclassed()
+    found["subclassed"] = write(base, case, two(case.model), example=case.inputs)
+    case = models.sequence()
+    found["sequence"] = write(base, case, two(case.model), example=case.inputs)
+    case = models.vision_transformer()
+    analyzers = {name: kxai.create_analyzer(name, case.model) for name in sorted(ATTENTION)}
+    found["attention"] = write(base, case, analyzers)
+    case = models.vgg()
+    found["vgg"] = write(base, case, {"tutorial": analyzer_of("lrp.vgg16_tutorial", case.model)})
+    return found
+
+
+def test_every_method_is_exported_or_says_why_not():
+    model, _ = cnn()
+    for name in REFUSED:
+        analyzer = analyzer_of(name, model)
+        with pytest.raises(ExportError, match="outside of TensorFlow"):
+            analyzer.recorded(input_specs(model))
+    assert set(METHODS) == {*NETWORK, *ATTENTION, *NAMED}
+
+
+def check(written, command, answer):
+    answers = answer(command, {one.folder: one.requests for one in written.values()})
+    for name, one in written.items():
+        for (signature, asked), (error, reply), wanted in zip(
+            one.requests, answers[one.folder], one.replies, strict=True
+        ):
+            assert error == ""
+            parity.assert_equal(reply, wanted, f"{name} {signature} {len(asked['target'])}")
+
+
+@pytest.mark.parametrize("kind", ["load", "session"])
+def test_python_without_keras_and_kxai(kind, written, python, answer):
+    check(written, python[kind], answer)
+
+
+def test_cpp(written, cpp, answer):
+    check(written, cpp, answer)
+
+
+def test_the_cpp_program_holds_no_python(cpp):
+    linked = subprocess.run(["ldd", *cpp], capture_output=True, text=True, check=True).stdout
+    libraries = re.findall(r"^\s*(\S+)", linked, re.MULTILINE)
+    assert "libtensorflow_cc.so.2" in libraries
+    assert not [name for name in libraries if "python" in name.lower()]
