@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from kxai.graph.graph import Kind
     from kxai.loading import load
     from kxai.maximization import ActivationMaximization, Maximization
+    from kxai.reports import Report, report
     from kxai.targets import Contrast
 
 _HOMES = {
@@ -75,6 +76,7 @@ _HOMES = {
     "kxai.graph.graph": "Kind",
     "kxai.loading": "load",
     "kxai.maximization": "ActivationMaximization Maximization",
+    "kxai.reports": "Report report",
     "kxai.targets": "Contrast",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
@@ -115,6 +117,7 @@ __all__ = [
     "PatternAttribution",
     "PatternNet",
     "Plan",
+    "Report",
     "Sensitivity",
     "ExpectedGradients",
     "IntegratedGradients",
@@ -136,6 +139,7 @@ __all__ = [
     "plots",
     "preset",
     "references",
+    "report",
     "rules",
     "serving",
     "testing",

@@ -1,4 +1,5 @@
-"""The command line: ``kxai explain``, ``kxai plan``, ``kxai methods``, ``kxai maximize``.
+"""The command line: ``kxai explain``, ``kxai plan``, ``kxai methods``, ``kxai maximize``,
+``kxai report``.
 
 Exit codes: 0 done, 1 an error of the work itself (told on stderr), 2 a mistake in the command line, 130 interrupted.
 This file holds the parser and is the one place where errors become exit codes.
@@ -12,13 +13,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from kxai.cli import explain, maximize, methods, plan
+from kxai.cli import explain, maximize, methods, plan, report
 from kxai.errors import KxaiError
 from kxai.version import __version__
 
 __all__ = ["main", "parser"]
 
-COMMANDS = (explain, plan, methods, maximize)
+COMMANDS = (explain, report, plan, methods, maximize)
 
 _EXAMPLES = """examples:
   kxai methods

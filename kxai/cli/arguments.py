@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,11 @@ from kxai.errors import LoadError, TargetError, UnknownNameError
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
 DEFAULT_METHOD = "lrp.epsilon_plus"
+PREPROCESS_HELP = """preprocess, from RGB in 0..255 to what the model was trained on:
+  raw as it is | unit 0..1 | signed -1..1 | caffe, torch as in keras.applications | MEAN,STD (x - MEAN) / STD"""
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -86,14 +90,24 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         LoadError: a file is missing or damaged.
     """
-    found = {key: _arrays(value) for key, value in arguments.set}
+    found = {key: value_of(value) for key, value in arguments.set}
     if len(found) < len(arguments.set):
         arguments.usage_error("--set: the same key is given twice")
     return found
 
 
-def _arrays(value: Any) -> Any:
-    """What a file of arrays holds; any other value is meant as it is."""
+def value_of(value: Any) -> Any:
+    """The arrays of a file of arrays that a setting names; any other value is meant as it is.
+
+    Args:
+        value: what stands after ``=``.
+
+    Returns:
+        The arrays, or the value.
+
+    Raises:
+        LoadError: the file is missing or damaged.
+    """
     named = isinstance(value, str) and Path(value).suffix.lower() in (".npy", ".npz")
     return images.read_arrays(value) if named else value
 
@@ -121,6 +135,100 @@ def setting(text: str) -> tuple[str, Any]:
         return key, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return key, value
+
+
+def add_preprocess(parser: argparse.ArgumentParser) -> None:
+    """Adds --preprocess and --crop.
+
+    Args:
+        parser: the command's parser.
+    """
+    add = parser.add_argument
+    add("--preprocess", metavar="NAME", help="for images, required: raw, unit, signed, caffe, torch or MEAN,STD")
+    add("--crop", action="store_true", help="cut the centre to the model's aspect ratio instead of distorting")
+
+
+def are_images(arguments: argparse.Namespace) -> bool:
+    """Whether the inputs are images and not files of arrays; a mixture is a usage error.
+
+    Args:
+        arguments: the parsed arguments.
+    """
+    arrays = [Path(path).suffix.lower() in (".npy", ".npz") for path in arguments.inputs]
+    if any(arrays) and not all(arrays):
+        arguments.usage_error("INPUT: images and array files cannot be mixed in one run")
+    return not any(arrays)
+
+
+def preprocess(
+    arguments: argparse.Namespace, pictures: bool, for_images: Mapping[str, bool]
+) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Reads ``--preprocess``; what is only for images is a usage error for arrays.
+
+    Args:
+        arguments: the parsed arguments.
+        pictures: whether the inputs are images.
+        for_images: other options that are only for images, and whether they were used.
+
+    Returns:
+        From images in [0, 255] to the model's input; None for arrays.
+    """
+    given = {"--preprocess": arguments.preprocess is not None, "--crop": arguments.crop, **for_images}
+    for option, used in given.items():
+        if used and not pictures:
+            arguments.usage_error(f"{option}: only for images; arrays are explained as they are")
+    if not pictures:
+        return None
+    if arguments.preprocess is None:
+        arguments.usage_error(
+            f"--preprocess is required for images: {', '.join(images.PREPROCESS)} or MEAN,STD, as in the training"
+        )
+    try:
+        return images.preprocessing(arguments.preprocess)
+    except ValueError as error:
+        arguments.usage_error(f"--preprocess: {error}")
+        return None
+
+
+def read_pixels(arguments: argparse.Namespace, model: keras.Model) -> np.ndarray:
+    """The images at the model's size, uint8 ``(batch, height, width, channels)``.
+
+    Args:
+        arguments: the parsed arguments.
+        model: the model.
+
+    Raises:
+        InputError: the model takes no images, or they differ in size. LoadError: a file is no image.
+    """
+    size = images.input_size(model.input_shape)
+    if arguments.preprocess in ("caffe", "torch") and size[2] != 3:
+        arguments.usage_error(f"--preprocess {arguments.preprocess}: only for models with 3 channels")
+    return images.read_images(arguments.inputs, size, arguments.crop)
+
+
+def positive(text: str) -> int:
+    """Reads a count.
+
+    Args:
+        text: the argument.
+
+    Returns:
+        An integer >= 1.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+
+    Example:
+        >>> positive("32")
+        32
+    """
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, received {text!r}")
+    return value
 
 
 def read_labels(path: str) -> list[str]:

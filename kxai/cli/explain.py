@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 NAME = "explain"
 SUMMARY = "Explain predictions: a heatmap, an overlay and the numbers for every image."
-EXAMPLES = """preprocess, from RGB in 0..255 to what the model was trained on:
-  raw as it is | unit 0..1 | signed -1..1 | caffe, torch as in keras.applications | MEAN,STD (x - MEAN) / STD
+EXAMPLES = f"""{common.PREPROCESS_HELP}
 
 examples:
   kxai explain model.keras cat.png dog.png --preprocess signed --labels names.json -o out
@@ -49,11 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", required=True, metavar="DIR", type=Path, help="folder for the results, made if needed")
     add("--target", metavar="N|NAME", help="class to explain, by index or label; default the predicted class")
     add("--labels", metavar="FILE", help="names of the classes: JSON, or text with one per line")
-    add("--preprocess", metavar="NAME", help="for images, required: raw, unit, signed, caffe, torch or MEAN,STD")
-    add("--crop", action="store_true", help="cut the centre to the model's aspect ratio instead of distorting")
+    common.add_preprocess(parser)
     common.add_settings(parser)
     add("--fit", metavar="FILE", help="a .npy or .npz file of data, as the model takes them, to fit the method to")
-    add("--batch-size", metavar="N", type=_positive, default=32, help="samples at a time; default %(default)s")
+    add("--batch-size", metavar="N", type=common.positive, default=32, help="samples at a time; default %(default)s")
     add("--reduce", choices=("sum", "abs_max", "l2"), default="sum", help="over channels; default %(default)s")
     add("--clip", metavar="P", type=float, help="percentile where colours saturate, not for tables; default 99.5")
     add("--overlay-opacity", metavar="A", type=float, help="0..1, for images; default 0.85")
@@ -69,8 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         KxaiError: anything that a person can put right, said in words.
     """
-    pictures = _are_images(arguments)
-    preprocess = _preprocess(arguments, pictures)
+    pictures = common.are_images(arguments)
+    preprocess = common.preprocess(arguments, pictures, {"--overlay-opacity": arguments.overlay_opacity is not None})
     settings = common.settings(arguments)
     _check_ranges(arguments)
     labels = None if arguments.labels is None else common.read_labels(arguments.labels)
@@ -96,34 +94,6 @@ def _fitted(analyzer: Any, arguments: argparse.Namespace, verbose: bool | None) 
     return analyzer.fit(images.read_arrays(arguments.fit), arguments.batch_size, verbose)
 
 
-def _are_images(arguments: argparse.Namespace) -> bool:
-    arrays = [Path(path).suffix.lower() in (".npy", ".npz") for path in arguments.inputs]
-    if any(arrays) and not all(arrays):
-        arguments.usage_error("INPUT: images and array files cannot be mixed in one run")
-    return not any(arrays)
-
-
-def _preprocess(arguments: argparse.Namespace, pictures: bool) -> Any:
-    given = (
-        ("--preprocess", arguments.preprocess is not None),
-        ("--crop", arguments.crop),
-        ("--overlay-opacity", arguments.overlay_opacity is not None),
-    )
-    for option, used in given:
-        if used and not pictures:
-            arguments.usage_error(f"{option}: only for images; arrays are explained as they are")
-    if not pictures:
-        return None
-    if arguments.preprocess is None:
-        arguments.usage_error(
-            f"--preprocess is required for images: {', '.join(images.PREPROCESS)} or MEAN,STD, as in the training"
-        )
-    try:
-        return images.preprocessing(arguments.preprocess)
-    except ValueError as error:
-        arguments.usage_error(f"--preprocess: {error}")
-
-
 def _check_ranges(arguments: argparse.Namespace) -> None:
     # Before the work and not after it.
     if arguments.clip is not None and not 0 < arguments.clip <= 100:
@@ -139,10 +109,7 @@ def _images(
 
     from kxai.plots import heatmap_rgb, overlay
 
-    size = images.input_size(model.input_shape)
-    if arguments.preprocess in ("caffe", "torch") and size[2] != 3:
-        arguments.usage_error(f"--preprocess {arguments.preprocess}: only for models with 3 channels")
-    pixels = images.read_images(arguments.inputs, size, arguments.crop)
+    pixels = common.read_pixels(arguments, model)
     explanation = explain(preprocess(pixels.astype(np.float64)).astype(np.float32))
     heatmaps = explanation.heatmap(reduce=arguments.reduce)
     clip = 99.5 if arguments.clip is None else arguments.clip
@@ -210,13 +177,3 @@ def _predicted(one: Explanation, labels: list[str] | None) -> str:
         return f"{outputs[0, 0]:.4g}"
     best = int(outputs[0].argmax())
     return f"{common.label(best, labels)} ({outputs[0, best]:.4g})"
-
-
-def _positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer >= 1, received {text!r}")
-    return value

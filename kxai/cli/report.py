@@ -1,0 +1,189 @@
+"""``kxai report``: methods side by side, as a page to look at."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kxai.cli import arguments as common
+from kxai.cli import images, table
+from kxai.cli.quiet import library
+from kxai.errors import LoadError
+
+NAME = "report"
+SUMMARY = "Explain predictions with several methods, as one HTML file to look at."
+EXAMPLES = f"""{common.PREPROCESS_HELP}
+
+examples:
+  kxai report model.keras cat.png dog.png --preprocess signed --labels names.json -o report.html
+  kxai report model.keras cat.png --preprocess unit --methods lrp.epsilon_plus,grad_cam,deepshap \\
+      --set deepshap:background=training.npy -o report.html
+  kxai report model.keras cat.png --preprocess unit --methods fine=lrp.epsilon,coarse=lrp.epsilon \\
+      --set coarse:epsilon=0.25 -o report.html
+  kxai report model.keras rows.npy --features columns.txt -o report.html
+  kxai report model.keras ids.npy --tokens sentences.txt --methods lrp.cp,gradient_x_input -o report.html
+
+A method that refuses the model becomes a column that says why. The file needs no network.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments.
+
+    Args:
+        parser: the command's parser.
+    """
+    common.add_model(parser)
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="images, or .npy/.npz batches for other models")
+    add = parser.add_argument
+    add("-o", "--output", required=True, metavar="FILE", type=Path, help="the .html file")
+    add(
+        "--methods", metavar="A,B,...", type=_methods,
+        help="names, see 'kxai methods', or SHOWN=NAME; default lrp.epsilon_plus,gradient_x_input,integrated_gradients",
+    )  # fmt: skip
+    add(
+        "--set", metavar="METHOD:KEY=VALUE", type=_setting, action="append", default=[],
+        help="a hyperparameter of a method; of FILE.npy or .npz its arrays",
+    )  # fmt: skip
+    add("--target", metavar="N|NAME", help="class to explain, by index or label; default the predicted class")
+    add("--labels", metavar="FILE", help="names of the classes: JSON, or text with one per line")
+    common.add_preprocess(parser)
+    add("--features", metavar="FILE", help="names of a table's columns: JSON, or text with one per line")
+    add("--tokens", metavar="FILE", help="tokens of the samples: JSON lists, or text with a line per sample")
+    add("--fit", metavar="FILE", help="a .npy or .npz file of data, as the model takes them, to fit methods to")
+    add("--title", metavar="TEXT", help="of the page; default the model's name")
+    add("--batch-size", metavar="N", type=common.positive, default=32, help="samples at a time; default %(default)s")
+    add(
+        "--max-megabytes", metavar="N", type=_megabytes, default=64.0,
+        help="size of the file, from which on numbers lose precision; default %(default)g",
+    )  # fmt: skip
+    add("--quiet", action="store_true", help="no progress bars")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Explains the inputs and writes the page.
+
+    Args:
+        arguments: the parsed arguments.
+
+    Raises:
+        KxaiError: anything that a person can put right, said in words.
+    """
+    pictures = common.are_images(arguments)
+    preprocess = common.preprocess(arguments, pictures, {})
+    settings = _settings(arguments)
+    if not arguments.output.absolute().parent.is_dir():
+        raise LoadError(f"There is no folder for {arguments.output}.", fix="make it first.")
+    labels = None if arguments.labels is None else common.read_labels(arguments.labels)
+    target = common.target(arguments.target, labels)
+    options = {
+        "feature_names": None if arguments.features is None else common.read_labels(arguments.features),
+        "tokens": None if arguments.tokens is None else read_tokens(arguments.tokens),
+        "fit": None if arguments.fit is None else images.read_arrays(arguments.fit),
+    }
+    kxai = library()
+    model = common.load_model(arguments)
+    if preprocess is not None:
+        pixels = common.read_pixels(arguments, model)
+        inputs: Any = preprocess(pixels.astype(np.float64)).astype(np.float32)
+        options |= {"images": pixels, "names": list(arguments.inputs)}
+    else:
+        inputs, options["names"] = _arrays(arguments.inputs)
+    if arguments.methods is not None:
+        options["methods"] = arguments.methods
+    report = kxai.report(
+        model, inputs, target=target, path=arguments.output, settings=settings, labels=labels, title=arguments.title,
+        batch_size=arguments.batch_size, max_megabytes=arguments.max_megabytes,
+        verbose=False if arguments.quiet else None, **options,
+    )  # fmt: skip
+    for name, error in report.errors.items():
+        print(f"refused: {name}: {error.splitlines()[0]}")
+    size = f"{len(report.html.encode('utf-8')) / 1e6:.2f} MB"
+    table.show(["file", "size", "precision"], [[str(arguments.output), size, report.precision]])
+
+
+def _methods(text: str) -> dict[str, str]:
+    """``a,b`` or ``shown=a,other=b`` -> methods by the name to be shown."""
+    pairs = [part.rpartition("=") for part in text.split(",")]
+    found = {(shown or name).strip(): name.strip() for shown, _, name in pairs}
+    if len(found) < len(pairs) or not all(found) or not all(found.values()):
+        raise argparse.ArgumentTypeError(
+            f"expected names with commas between them, each once (the same method twice as A=NAME,B=NAME), got {text!r}"
+        )
+    return found
+
+
+def _setting(text: str) -> tuple[str, str, Any]:
+    method, colon, rest = text.partition(":")
+    if not colon or not method or "=" in method:
+        raise argparse.ArgumentTypeError(f"expected METHOD:KEY=VALUE, received {text!r}")
+    return method, *common.setting(rest)
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for method, key, value in arguments.set:
+        if arguments.methods is not None and method not in arguments.methods:
+            arguments.usage_error(f"--set {method}:{key}: {method} is not among --methods")
+        if key in found.setdefault(method, {}):
+            arguments.usage_error(f"--set: {method}:{key} is given twice")
+        found[method][key] = common.value_of(value)
+    return found
+
+
+def _arrays(paths: list[str]) -> tuple[Any, list[str]]:
+    """The batches of all files as one, and the samples' names."""
+    from kxai import nest
+
+    batches = [images.read_arrays(path) for path in paths]
+    counts = [len(nest.leaves(batch)[0]) if np.ndim(nest.leaves(batch)[0]) else 0 for batch in batches]
+    names = [f"{path}[{row}]" for path, count in zip(paths, counts, strict=True) for row in range(count)]
+    return (batches[0] if len(batches) == 1 else nest.concatenate(batches)), names
+
+
+def read_tokens(path: str) -> list[list[str]]:
+    """Reads the tokens of texts.
+
+    Args:
+        path: a ``.json`` file, a list of lists of texts; or a text file with one line per sample and blanks between
+            tokens.
+
+    Returns:
+        The tokens per sample.
+
+    Raises:
+        LoadError: the file is missing or is neither.
+    """
+    from kxai.files import existing
+
+    file = existing(path, "token file")
+    try:
+        text = file.read_text(encoding="utf-8")
+        if file.suffix != ".json":
+            return [line.split() for line in text.splitlines()]
+        found = json.loads(text)
+        if not isinstance(found, list) or not all(isinstance(one, list) for one in found):
+            raise ValueError("not a list of lists")
+        if not all(isinstance(token, str) for one in found for token in one):
+            raise ValueError("tokens that are not text")
+        return found
+    except (ValueError, OSError) as error:
+        raise LoadError(
+            f"{file} holds no tokens.",
+            expected="a JSON list of lists of texts, or text with a line per sample",
+            received=f"{type(error).__name__}: {error}",
+        ) from error
+
+
+def _megabytes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number > 0, received {text!r}")
+    return value

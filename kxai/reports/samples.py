@@ -1,0 +1,142 @@
+"""What is said of every sample: its predictions, its target, and whether the methods agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kxai import nest
+from kxai.errors import ArgumentError
+from kxai.explanation import Explanation
+
+TOP = 5
+
+
+def predictions(outputs: Any, labels: Sequence[str] | None) -> list[list[dict[str, Any]]]:
+    """The largest outputs of every sample.
+
+    Args:
+        outputs: the model's outputs, ``(batch, ...)`` each.
+        labels: a name per unit, for the outputs that have so many units; or None.
+
+    Returns:
+        Per sample and output a dict: ``name``, ``units``, ``predicted`` (index of the largest unit, or None), ``top``
+        (pairs of name and value) and ``probabilities``, whether the values are shares of 1.
+
+    Raises:
+        ArgumentError: no output has as many units as there are labels.
+
+    Example:
+        >>> predictions(np.array([[0.25, 0.75]]), ["cat", "dog"])[0][0]["top"]
+        [['dog', 0.75], ['cat', 0.25]]
+    """
+    arrays = _named(outputs)
+    if labels is not None and not any(array.ndim == 2 and array.shape[1] == len(labels) for array in arrays.values()):
+        raise ArgumentError(
+            "The labels fit no output.",
+            expected="one label per output unit",
+            received=f"{len(labels)} labels for outputs {nest.describe(outputs)}",
+            fix="give the labels that belong to this model.",
+        )
+    count = len(next(iter(arrays.values())))
+    return [[_output(name, array, row, labels) for name, array in arrays.items()] for row in range(count)]
+
+
+def _named(outputs: Any) -> dict[str, np.ndarray]:
+    if isinstance(outputs, Mapping):
+        return {f"{key}{rest}": array for key in outputs for rest, array in _named(outputs[key]).items()}
+    if isinstance(outputs, (list, tuple)):
+        return {f"{i}{rest}": array for i, part in enumerate(outputs) for rest, array in _named(part).items()}
+    return {"": outputs}
+
+
+def _output(name: str, array: np.ndarray, row: int, labels: Sequence[str] | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"name": name, "units": int(np.prod(array.shape[1:]))}
+    facts |= {"predicted": None, "top": [], "probabilities": False, "shape": list(array.shape[1:])}
+    if array.ndim > 2 or array.dtype.kind not in "fiu":
+        return facts
+    values = array[row].reshape(-1).astype(np.float64)
+    fits = labels is not None and len(labels) == len(values)
+    names = list(labels) if labels is not None and fits else [str(index) for index in range(len(values))]
+    # Equal values stay in their order.
+    best = np.argsort(-values, kind="stable")[:TOP]
+    sums_to_one = len(values) > 1 and abs(values.sum() - 1) < 1e-3  # half precision leaves as much
+    shares = bool(values.min() >= 0 and values.max() <= 1 and (sums_to_one or len(values) == 1))
+    predicted = int(best[0]) if len(values) > 1 else None
+    return {
+        **facts,
+        "predicted": predicted,
+        "top": [[names[index], float(values[index])] for index in best],
+        "probabilities": shares,
+    }
+
+
+def target_names(explanation: Explanation, labels: Sequence[str] | None) -> list[str]:
+    """What was explained, per sample, in words.
+
+    Args:
+        explanation: the explanation.
+        labels: a name per unit, or None.
+
+    Returns:
+        One text per sample.
+
+    Example:
+        >>> target_names(Explanation(np.ones((1, 2)), np.zeros((1, 2)), np.array([1]), np.ones(1)), ["cat", "dog"])
+        ['dog']
+    """
+    target = explanation.target
+    return [_target(target, row, labels) for row in range(len(explanation))]
+
+
+def _target(target: Any, row: int, labels: Sequence[str] | None) -> str:
+    if isinstance(target, str):
+        return target
+    if isinstance(target, Mapping):
+        return ", ".join(f"{name}: {_target(part, row, None)}" for name, part in target.items())
+    if target.ndim > 1:
+        return "weights over the outputs"
+    index = int(target[row])
+    return labels[index] if labels is not None and 0 <= index < len(labels) else str(index)
+
+
+def agreement(explanations: Sequence[Explanation]) -> list[float | None]:
+    """How much the methods agree on every sample: the mean correlation (Pearson) of their heatmaps, pair by pair.
+
+    Args:
+        explanations: of the same samples. Those whose heatmaps differ in size from the first one's are left out, and
+            so are heatmaps that are constant.
+
+    Returns:
+        Per sample a number in [-1, 1], or None where there are no two heatmaps to compare.
+
+    Example:
+        >>> a = Explanation(np.array([[1.0, 2.0, 3.0]]), np.zeros((1, 1)), "sum", np.array([6.0]))
+        >>> b = Explanation(np.array([[3.0, 2.0, 1.0]]), np.zeros((1, 1)), "sum", np.array([6.0]))
+        >>> agreement([a, a]), agreement([a, b]), agreement([a])
+        ([1.0], [-1.0], [None])
+    """
+    heatmaps = [_flat(one) for one in explanations]
+    alike = [flat for flat in heatmaps if flat.shape == heatmaps[0].shape]
+    return [_correlation(np.stack([flat[row] for flat in alike])) for row in range(len(heatmaps[0]))]
+
+
+def _flat(explanation: Explanation) -> np.ndarray:
+    """Sums over channels of all inputs, one row per sample."""
+    arrays = nest.leaves(explanation.relevance)
+    summed = [array.astype(np.float64).sum(axis=-1) if array.ndim > 2 else array for array in arrays]
+    return np.concatenate([part.reshape(len(explanation), -1).astype(np.float64) for part in summed], axis=1)
+
+
+def _correlation(rows: np.ndarray) -> float | None:
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(centred, axis=1)
+    # What rounding leaves of a constant heatmap is no direction.
+    varied = lengths > 1e-12 * np.linalg.norm(rows, axis=1)
+    units = centred[varied] / lengths[varied, np.newaxis]
+    if len(units) < 2:
+        return None
+    pairs = np.triu_indices(len(units), k=1)
+    return float(np.clip(np.round((units @ units.T)[pairs].mean(), 12), -1, 1))
