@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kxai.version import __version__
 
 if TYPE_CHECKING:
-    from kxai import callbacks, exporting, metrics, plots, references, rules, serving
+    from kxai import callbacks, exporting, metrics, plots, references, reports, rules, serving
     from kxai.analyzers import (
         CAM,
         LRP,
@@ -80,7 +80,7 @@ _HOMES = {
     "kxai.targets": "Contrast",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
-_MODULES = ("callbacks", "exporting", "metrics", "plots", "references", "rules", "serving", "testing")
+_MODULES = ("callbacks", "exporting", "metrics", "plots", "references", "reports", "rules", "serving", "testing")
 
 __all__ = [
     "CAM",
@@ -140,6 +140,7 @@ __all__ = [
     "preset",
     "references",
     "report",
+    "reports",
     "rules",
     "serving",
     "testing",

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from keras import tree
 
-from kxai import nest
 from kxai.explanation import Explanation
 from kxai.plots.color import diverging
 from kxai.reports.columns import Column
@@ -122,7 +122,7 @@ def _picture(part: Part, row: int, blobs: Blobs) -> dict[str, Any] | None:
 
 
 def _relevance(explanation: Explanation, row: int, precision: Precision, blobs: Blobs) -> list[dict[str, Any]]:
-    arrays = [grid(array[row]) for array in nest.leaves(explanation.relevance)]
+    arrays = [grid(array[row]) for array in tree.flatten(explanation.relevance)]
     return [
         {**blobs.numbers(maps(array) if mapped else array, precision.size), "maps": mapped}
         for array in arrays
@@ -160,7 +160,7 @@ def stored_bytes(columns: Sequence[Column], parts: Sequence[Part], precision: Pr
     numbers = sum(part.values.size for part in parts)
     pictures = sum(0 if part.pictures is None else part.pictures.size // 3 for part in parts)  # at least
     for column in columns:
-        for array in [] if column.explanation is None else nest.leaves(column.explanation.relevance):
+        for array in [] if column.explanation is None else tree.flatten(column.explanation.relevance):
             channels = array.shape[-1] if array.ndim > 2 else 1
             kept = channels if precision.channels else min(channels, 2)
             numbers += array.size // channels * kept

@@ -27,7 +27,7 @@ class Precision:
     stated: str
 
 
-_HALF = "to within 0.05 % of each number (half precision; of the largest number of its heatmap, 1e-9 at worst)"
+_HALF = "to within 0.05 % of each number, or 1e-11 of the largest of its heatmap, if that is more (half precision)"
 PRECISIONS = (
     Precision("single", 4, True, "in single precision, exactly as computed"),
     Precision("half", 2, True, _HALF),
@@ -45,7 +45,7 @@ class Blobs:
         >>> blobs.numbers(np.array([1.0, -0.5]), 2)
         {'blob': 0, 'type': 'f2', 'shape': [2], 'shift': -14}
         >>> blobs.texts
-        ['AHgA9A==']
+        ['AHQA8A==']
     """
 
     def __init__(self) -> None:

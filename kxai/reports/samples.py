@@ -23,7 +23,7 @@ def predictions(outputs: Any, labels: Sequence[str] | None) -> list[list[dict[st
 
     Returns:
         Per sample and output a dict: ``name``, ``units``, ``predicted`` (index of the largest unit, or None), ``top``
-        (pairs of name and value) and ``probabilities``, whether the values are shares of 1.
+        (pairs of name and value), ``full`` (the value that fills a bar) and ``percent``, whether the units share 1.
 
     Raises:
         ArgumentError: no output has as many units as there are labels.
@@ -40,8 +40,8 @@ def predictions(outputs: Any, labels: Sequence[str] | None) -> list[list[dict[st
             received=f"{len(labels)} labels for outputs {nest.describe(outputs)}",
             fix="give the labels that belong to this model.",
         )
-    count = len(next(iter(arrays.values())))
-    return [[_output(name, array, row, labels) for name, array in arrays.items()] for row in range(count)]
+    said = [_output(name, array, labels) for name, array in arrays.items()]
+    return [list(row) for row in zip(*said, strict=True)]
 
 
 def _named(outputs: Any) -> dict[str, np.ndarray]:
@@ -52,25 +52,25 @@ def _named(outputs: Any) -> dict[str, np.ndarray]:
     return {"": outputs}
 
 
-def _output(name: str, array: np.ndarray, row: int, labels: Sequence[str] | None) -> dict[str, Any]:
-    facts: dict[str, Any] = {"name": name, "units": int(np.prod(array.shape[1:]))}
-    facts |= {"predicted": None, "top": [], "probabilities": False, "shape": list(array.shape[1:])}
-    if array.ndim > 2 or array.dtype.kind not in "fiu":
-        return facts
-    values = array[row].reshape(-1).astype(np.float64)
-    fits = labels is not None and len(labels) == len(values)
-    names = list(labels) if labels is not None and fits else [str(index) for index in range(len(values))]
-    # Equal values stay in their order.
-    best = np.argsort(-values, kind="stable")[:TOP]
-    sums_to_one = len(values) > 1 and abs(values.sum() - 1) < 1e-3  # half precision leaves as much
-    shares = bool(values.min() >= 0 and values.max() <= 1 and (sums_to_one or len(values) == 1))
-    predicted = int(best[0]) if len(values) > 1 else None
-    return {
-        **facts,
-        "predicted": predicted,
-        "top": [[names[index], float(values[index])] for index in best],
-        "probabilities": shares,
-    }
+def _output(name: str, array: np.ndarray, labels: Sequence[str] | None) -> list[dict[str, Any]]:
+    """What is said of one output, per sample. How values are shown is decided for all samples at once."""
+    units = int(np.prod(array.shape[1:]))
+    facts: dict[str, Any] = {"name": name, "units": units, "shape": list(array.shape[1:])}
+    if array.ndim > 2 or array.dtype.kind not in "fiu" or not units:
+        return [{**facts, "predicted": None, "top": [], "full": 1.0, "percent": False}] * len(array)
+    values = array.reshape(len(array), units).astype(np.float64)
+    within = bool(values.min() >= 0 and values.max() <= 1)
+    facts["percent"] = within and units > 1 and bool(np.abs(values.sum(axis=1) - 1).max() < 1e-2)  # half precision
+    facts["full"] = 1.0 if within else float(np.abs(values).max())
+    fits = labels is not None and len(labels) == units
+    known = list(labels) if labels is not None and fits else [str(unit) for unit in range(units)] if units > 1 else [""]
+    return [{**facts, **_top(row, known)} for row in values]
+
+
+def _top(values: np.ndarray, known: Sequence[str]) -> dict[str, Any]:
+    best = np.argsort(-values, kind="stable")[:TOP].tolist()  # equal values stay in their order
+    predicted = best[0] if len(values) > 1 else None
+    return {"predicted": predicted, "top": [[known[unit], float(values[unit])] for unit in best]}
 
 
 def target_names(explanation: Explanation, labels: Sequence[str] | None) -> list[str]:
@@ -87,7 +87,9 @@ def target_names(explanation: Explanation, labels: Sequence[str] | None) -> list
         >>> target_names(Explanation(np.ones((1, 2)), np.zeros((1, 2)), np.array([1]), np.ones(1)), ["cat", "dog"])
         ['dog']
     """
-    target = explanation.target
+    target, outputs = explanation.target, explanation.outputs
+    if isinstance(outputs, np.ndarray) and outputs.shape[1:] == (1,) and labels is None:
+        labels = ["the output"]
     return [_target(target, row, labels) for row in range(len(explanation))]
 
 

@@ -271,7 +271,7 @@ def test_no_command_and_version(capsys):
     assert capsys.readouterr().out == f"kxai {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["explain", "plan", "methods", "maximize"])
+@pytest.mark.parametrize("command", ["explain", "report", "plan", "methods", "maximize"])
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])

@@ -5,7 +5,8 @@ function section(title, open, ...children) {
 }
 
 function table(head, rows) {
-  const line = (cells, tag) => element("tr", {}, ...cells.map((cell) => element(tag, tag === "th" ? { scope: "col" } : {}, cell)));
+  const kind = (cell, tag) => (tag === "th" ? { scope: "col" } : { class: /^-?[\d.]+(e[-+]?\d+)?$/.test(cell) ? "count" : null });
+  const line = (cells, tag) => element("tr", {}, ...cells.map((cell) => element(tag, kind(cell, tag), cell)));
   const body = element("tbody", {}, ...rows.map((row) => line(row, "td")));
   const whole = element("table", {}, element("thead", {}, line(head, "th")), body);
   return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": head.join(", ") }, whole);

@@ -85,7 +85,8 @@ function listen(panel) {
     if (event.key === "Escape") return hide();
     if (!(event.key in STEPS) && event.key !== "Home" && event.key !== "End") return;
     event.preventDefault();
-    const begun = current?.panel === panel;
-    show(panel, begun ? walked(panel.view, current.position, event.key) : panel.view.near([0.5, 0.5]) ?? 0);
+    const from = current?.panel === panel ? current.position : null;
+    const middle = panel.view.near([0.5, 0.5]) ?? 0;
+    show(panel, from === null && event.key in STEPS ? middle : walked(panel.view, from, event.key));
   });
 }

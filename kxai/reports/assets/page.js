@@ -86,9 +86,10 @@ function makeFigure(method, number, sample) {
   for (const panel of made) {
     panel.stale = true;
     panel.scale = element("b", {});
-    if (made.length > 1) figure.append(element("p", { class: "input" }, panel.part.name));
+    const scale = element("span", {}, "scale ", panel.scale);
+    if (made.length > 1) figure.append(element("p", { class: "input numbers" }, element("span", {}, panel.part.name), " ", scale));
+    else said.append(scale);
     figure.append(panel.view.stage);
-    said.append(element("span", {}, "scale ", panel.scale), " ");
   }
   figure.append(said);
   figures.set(figure, made);
@@ -98,13 +99,12 @@ function makeFigure(method, number, sample) {
 
 function predictionBars(output) {
   if (!output.top.length) return element("p", {}, `${output.name || "output"}: ${output.shape.join(" × ")} values`);
-  const largest = output.probabilities ? 1 : Math.max(...output.top.map(([, value]) => Math.abs(value))) || 1;
   const list = element("ol", { class: "predictions", "aria-label": output.name || "predictions" });
   for (const [name, value] of output.top) {
     const meter = element("span", { class: value < 0 ? "meter negative" : "meter" });
-    meter.style.setProperty("--share", Math.abs(value) / largest);
-    const shown = output.probabilities ? `${(100 * value).toFixed(1)} %` : brief(value, 4);
-    const text = output.units === 1 ? output.name || "output" : name;
+    meter.style.setProperty("--share", Math.abs(value) / (output.full || 1));
+    const shown = output.percent ? `${(100 * value).toFixed(1)} %` : brief(value, 4);
+    const text = name || "output";
     list.append(element("li", { title: String(value) }, meter, element("span", {}, text), element("b", {}, shown)));
   }
   return element("div", {}, ...(output.name ? [element("p", { class: "input" }, output.name)] : []), list);
@@ -193,7 +193,7 @@ function slider(name, label, range, shown, change) {
     input.setAttribute("aria-valuetext", value.textContent);
     change(Number(input.value));
   });
-  return element("label", {}, element("span", {}, label, " ", value), input);
+  return element("label", { for: name }, element("span", {}, label, " ", value), input); // an output is labelable, too
 }
 
 function changed(name, value) {
@@ -230,7 +230,7 @@ function buildTools() {
   tools.append(chooser("scale", "Colour scale", scales.map(option), (value) => changed("scale", value)));
   if (kinds.size > 1 || !kinds.has("table")) {
     const range = { min: 80, max: 100, step: 0.1, value: state.clip };
-    tools.append(slider("clip", "Clip at", range, (value) => (value === 100 ? "maximum" : `${value} %`), (value) => changed("clip", value)));
+    tools.append(slider("clip", "Clip percentile", range, (value) => (value === 100 ? "maximum" : String(value)), (value) => changed("clip", value)));
   }
   if (facts.parts.some((part, index) => facts.pictures[0][index])) {
     const over = element("input", { type: "checkbox", id: "over", name: "over", checked: true });
@@ -239,10 +239,19 @@ function buildTools() {
     tools.append(slider("opacity", "Opacity", range, (value) => `${Math.round(100 * value)} %`, (value) => changed("opacity", value)));
     tools.append(element("label", { class: "check" }, over, element("span", {}, "over the image")));
   }
-  const size = { min: 120, max: 480, step: 10, value: 190 };
+  const usual = usualSize(kinds);
+  document.documentElement.style.setProperty("--cell", `${usual}px`);
+  const size = { min: 120, max: 480, step: 10, value: usual };
   tools.append(slider("size", "Size", size, (value) => `${value} px`, (value) => document.documentElement.style.setProperty("--cell", `${value}px`)));
   tools.append(legend());
   tools.addEventListener("submit", (event) => event.preventDefault());
+}
+
+// Few methods may be large; words and bars need more room than pictures.
+function usualSize(kinds) {
+  const [least, most] = kinds.size === 1 && kinds.has("image") ? [160, 250] : [280, 400];
+  const room = (document.documentElement.clientWidth - 320) / facts.methods.length - 16;
+  return 10 * Math.floor(Math.min(most, Math.max(least, room)) / 10);
 }
 
 function legend() {
@@ -261,6 +270,7 @@ function buildHead() {
   const refused = facts.methods.filter((method) => method.error).length;
   const said = [`model ${facts.model}`, count(facts.samples.length, "sample"), count(facts.methods.length, "method")];
   if (refused) said.push(`${refused} of them refused`);
+  if (facts.precision.name !== "single") said.push("numbers in half precision");
   document.getElementById("head").append(element("h1", {}, facts.title), element("p", {}, said.join(" · ")));
 }
 

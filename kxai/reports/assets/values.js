@@ -53,7 +53,11 @@ function written(value, exact) {
   return String(Number(rounded.toPrecision(9)));
 }
 
-const brief = (value, digits = 3) => String(Number(value.toPrecision(digits)));
+// A few digits, for captions.
+function brief(value, digits = 3) {
+  if (value && Math.abs(value) < 1e-3) return value.toExponential(digits - 1).replace(/\.?0*e/, "e");
+  return String(Number(value.toPrecision(digits)));
+}
 
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);

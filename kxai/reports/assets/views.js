@@ -1,6 +1,6 @@
 // How a panel looks: every view has a `stage` for the page, draws itself and knows its positions.
 
-const SHOWN_BARS = 24;
+const SHOWN_BARS = 20;
 
 function makeView(panel) {
   return { image: imageView, sequence: sequenceView, table: tableView, text: textView }[panel.part.kind](panel);
@@ -102,17 +102,29 @@ function tableView(panel) {
   const rows = new Map();
   const draw = (bound) => {
     const values = mapOf(panel);
-    const largest = [...values.keys()].sort((a, b) => Math.abs(values[b]) - Math.abs(values[a])).slice(0, SHOWN_BARS);
-    largest.sort((a, b) => a - b);
+    const chosen = features(panel);
     rows.clear();
-    largest.forEach((i) => rows.set(i, bar(panel.part.features[i] ?? String(i), values[i], bound, i)));
+    chosen.forEach((i) => rows.set(i, bar(panel.part.features[i] ?? String(i), values[i], bound, i)));
     stage.replaceChildren(...rows.values());
-    if (largest.length === values.length) return;
+    if (chosen.length === values.length) return;
     const others = values.reduce((sum, value, i) => (rows.has(i) ? sum : sum + value), 0);
-    const left = values.length - largest.length;
-    stage.append(element("small", {}, `the ${largest.length} largest; the other ${left} add up to ${brief(others)}`));
+    stage.append(element("small", {}, `the other ${values.length - chosen.length} add up to ${brief(others)}`));
   };
   return { ...listView(stage, panel.meta.shape[1], (i) => rows.get(i)), draw };
+}
+
+// The same features for all methods of a sample: those with the largest share of what a method says, in their order.
+function features(panel) {
+  const count = panel.meta.shape[1];
+  if (count <= SHOWN_BARS) return [...Array(count).keys()];
+  const weights = new Float64Array(count);
+  for (const one of panels) {
+    if (one.sample !== panel.sample || one.index !== panel.index || one.meta.shape[1] !== count) continue;
+    const largest = sortedOf(one)[count - 1] || 1;
+    mapOf(one).forEach((value, i) => (weights[i] += Math.abs(value) / largest));
+  }
+  const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a]);
+  return order.slice(0, SHOWN_BARS).sort((a, b) => a - b);
 }
 
 function bar(name, value, bound, position) {
