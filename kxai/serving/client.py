@@ -9,7 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
-from kxai.errors import ArgumentError, ServingError, TargetError, UnknownNameError
+from kxai.errors import ArgumentError, InputError, ServingError, TargetError, UnknownNameError
 from kxai.explanation import Explanation
 from kxai.serving.rest import Rest
 from kxai.serving.rpc import Rpc
@@ -18,6 +18,9 @@ from kxai.serving.transport import Place, Transport, split
 
 PORTS = {"rest": {"http": 8501, "https": 443}, "grpc": {"http": 8500, "https": 443}}
 LAYOUTS = ("columns", "rows")
+FIXED = "fixed in the export"
+"""The target of an explanation that only the export knows, as it is no class."""
+
 _RELEVANCE = "relevance"
 
 
@@ -99,7 +102,8 @@ class Client:
         Args:
             inputs: dict of arrays by the model's names of its inputs, ``(batch, ...)`` each; an array if there is only
                 one. Finite.
-            target: None (the predicted class), an int, or ints, one per sample; -1 means the predicted class, too.
+            target: None (the predicted class, or what was fixed when the model was exported), an int, or ints, one per
+                sample; -1 means the predicted class, too.
             method: one of those that were exported; None (default): the first of them.
 
         Returns:
@@ -114,11 +118,20 @@ class Client:
         name = EXPLAIN if method is None else f"{EXPLAIN}_{method.replace('.', '_')}"
         signature = self._signature(name, "method" if method else "signature")
         given = self._named(inputs, [key for key in signature.inputs if key != TARGET])
-        if not given:
-            raise ArgumentError("There is nothing to explain.", expected="inputs", received=repr(inputs))
-        first = next(iter(given.values()))
-        classes = _targets(target, len(regular("inputs", first)))
-        outputs = self._called(name, {**given, TARGET: classes}, finite=True)
+        if not given or TARGET in given:
+            names = ", ".join(key for key in signature.inputs if key != TARGET)
+            raise InputError("The inputs are not the model's.", expected=names, received=", ".join(given) or "none")
+        if TARGET in signature.inputs:
+            shape = np.shape(regular("inputs", next(iter(given.values()))))
+            given[TARGET] = _targets(target, shape[0] if shape else 1)
+        elif target is not None:
+            raise TargetError(
+                "The export explains one target, and no other.",
+                expected="None",
+                received=repr(target),
+                fix="kxai.export without a target makes the class an input.",
+            )
+        outputs = self._called(name, given, finite=True)
         config = {"model": self._place.model, "signature": name, "server": self._place.address}
         return _explanation(outputs, {**config, **({"method": method} if method else {})})
 
@@ -218,7 +231,7 @@ def _targets(target: Any, count: int) -> np.ndarray:
 
 def _explanation(outputs: dict[str, np.ndarray], config: dict[str, Any]) -> Explanation:
     left = dict(outputs)
-    target, score, residual = (left.pop(name) for name in (TARGET, "score", "residual"))
+    target, score, residual = left.pop(TARGET, FIXED), left.pop("score"), left.pop("residual")
     relevance = {name: left.pop(name) for name in outputs if name == _RELEVANCE or name.startswith(f"{_RELEVANCE}_")}
     total = sum(part.reshape(len(score), -1).sum(axis=1, dtype=np.float64) for part in relevance.values())
     single = relevance.get(_RELEVANCE) if len(relevance) == 1 else None

@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import types_pb2
 
 import kxai
 from kxai.backend.loaded import load_signatures
@@ -163,7 +164,7 @@ def signature_json(function):
     def tensors(specs):
         return {
             name: {
-                "dtype": f"DT_{tf.as_dtype(dtype).name.upper().replace('FLOAT32', 'FLOAT')}",
+                "dtype": types_pb2.DataType.Name(tf.as_dtype(dtype).as_datatype_enum),
                 "tensor_shape": {
                     "dim": [{"size": str(-1 if size is None else size), "name": ""} for size in shape],
                     "unknown_rank": False,

@@ -278,6 +278,12 @@ def test_bad_input(protocol, connect):
         client.predict(x[:0])
     with pytest.raises(InputError, match=r"not finite(.|\n)*first in sample 1"):
         client.explain(np.where(np.arange(2)[:, None, None, None] == 1, np.nan, x))
+    with pytest.raises(InputError, match=r"not the model's(.|\n)*Expected: image(.|\n)*Received: image, target"):
+        client.explain({"image": x, "target": [1, 2]})
+    with pytest.raises(InputError, match=r"not the model's(.|\n)*Received: none"):
+        client.explain({})
+    with pytest.raises(InputError, match="image has the wrong shape"):
+        client.explain(3.0)
     for target in (-2, [1, 2, 3], 1.5, "cat", [[1, 2]], True):
         with pytest.raises(TargetError, match="A server explains classes"):
             client.explain(x, target)

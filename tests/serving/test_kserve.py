@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import kxai
 from kxai.errors import MissingDependencyError
 from kxai.serving import kserve
 from tests.serving import served
@@ -23,6 +24,7 @@ from tests.serving import served
 ROOT = Path(__file__).parent.parent.parent
 EXPLAIN = "/v1/models/digits:explain"
 MAX_BODY = 2**17
+METHODS = {"lrp_epsilon": lambda model: kxai.LRP(model, "epsilon"), "gradient": kxai.Gradient}
 
 
 def started(folder, log, *options):
@@ -48,7 +50,7 @@ def port(model, tmp_path_factory):
         pytest.importorskip("kserve", reason="KServe is not installed")
     folder = tmp_path_factory.mktemp("digits")
     log = folder / "log"
-    served.export(model, folder)
+    kxai.export([analyzer(model) for analyzer in METHODS.values()], folder)
     port, process = started(folder, log, "--max_body_mb", str(MAX_BODY / 2**20), "--body_timeout", "1")
     try:
         for _ in range(600):
@@ -100,7 +102,7 @@ def good(port, model):
     x = served.images(1, seed=9)
     status, reply = asked(port, "POST", EXPLAIN, json.dumps({"instances": x.tolist()}))
     assert status == 200
-    expected = served.live(model, "gradient").explain(x)
+    expected = METHODS["lrp_epsilon"](model).explain(x)
     np.testing.assert_allclose(reply["explanations"][0]["relevance"], expected.relevance[0], atol=1e-6)
 
 
@@ -109,7 +111,7 @@ def test_eight_clients_lose_nothing(port, model):
     count = 200
     x = np.stack([served.images(1 + i % 3, seed=i)[0] for i in range(count)])
     targets = [i % (served.CLASSES + 1) - 1 for i in range(count)]
-    methods = [list(served.METHODS)[i % 2] for i in range(count)]
+    methods = [list(METHODS)[i % 2] for i in range(count)]
 
     def client(worker):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -125,8 +127,8 @@ def test_eight_clients_lose_nothing(port, model):
     assert [replies[i][0] for i in range(count)] == [200] * count
     best = model.predict(x, verbose=0).argmax(axis=1)
     meant = np.where(np.array(targets) < 0, best, targets)
-    for method in served.METHODS:
-        expected = served.live(model, method).explain(x, meant)
+    for method, analyzer in METHODS.items():
+        expected = analyzer(model).explain(x, meant)
         for i in [i for i in range(count) if methods[i] == method]:
             (got,) = replies[i][1]["explanations"]
             assert got["target"] == meant[i]
@@ -153,6 +155,7 @@ BAD = {
     "name": (json.dumps({"instances": [{"picture": ROW}]}).encode(), 400, "Received: picture"),
     "unknown": (json.dumps({"instances": [{"image": ROW, "mask": 1}]}).encode(), 400, "mask"),
     "target": (json.dumps({"instances": [ROW], "target": "cat"}).encode(), 400, "target has values of the wrong type"),
+    "class": (json.dumps({"instances": [ROW], "target": served.CLASSES}).encode(), 400, "target"),
     "signature": (json.dumps({"instances": [ROW], "signature_name": "explain_x"}).encode(), 400, "Unknown signature"),
     "oversized": (b" " * (MAX_BODY + 1), 413, f"larger than {MAX_BODY} bytes"),
     "far oversized": (b" " * (3 * MAX_BODY), 413, f"larger than {MAX_BODY} bytes"),
