@@ -1,5 +1,5 @@
 """The command line: ``kxai explain``, ``kxai plan``, ``kxai methods``, ``kxai maximize``,
-``kxai report``.
+``kxai report``, ``kxai export``.
 
 Exit codes: 0 done, 1 an error of the work itself (told on stderr), 2 a mistake in the command line, 130 interrupted.
 This file holds the parser and is the one place where errors become exit codes.
@@ -13,13 +13,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from kxai.cli import explain, maximize, methods, plan, report
+from kxai.cli import explain, export, maximize, methods, plan, report
 from kxai.errors import KxaiError
 from kxai.version import __version__
 
 __all__ = ["main", "parser"]
 
-COMMANDS = (explain, report, plan, methods, maximize)
+COMMANDS = (explain, report, plan, methods, maximize, export)
 
 _EXAMPLES = """examples:
   kxai methods

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +90,21 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         LoadError: a file is missing or damaged.
     """
-    found = {key: value_of(value) for key, value in arguments.set}
-    if len(found) < len(arguments.set):
+    return read_settings(arguments.set, arguments)
+
+
+def read_settings(pairs: Sequence[tuple[str, Any]], arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same, of some of them.
+
+    Args:
+        pairs: keys and values.
+        arguments: the parsed arguments.
+
+    Raises:
+        LoadError: a file is missing or damaged.
+    """
+    found = {key: value_of(value) for key, value in pairs}
+    if len(found) < len(pairs):
         arguments.usage_error("--set: the same key is given twice")
     return found
 
