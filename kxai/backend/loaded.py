@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -37,7 +38,7 @@ class SavedFunction:
         try:
             return {name: _array(tensor) for name, tensor in self.function(**tensors).items()}
         except tf.errors.InvalidArgumentError as error:
-            raise InputError("The SavedModel does not take these values.", received=error.message) from error
+            raise InputError("The SavedModel does not take these values.", received=_reason(error.message)) from error
 
 
 def load_signatures(folder: str) -> dict[str, SavedFunction]:
@@ -59,6 +60,12 @@ def load_signatures(folder: str) -> dict[str, SavedFunction]:
         )
         for name, function in model.signatures.items()
     }
+
+
+def _reason(message: str) -> str:
+    """What an operation says, without where in the graph it stands."""
+    place = re.compile(r"Graph execution error:|Detected at node |<stack traces|\s*\[\[\{\{node")
+    return " ".join(line for line in message.splitlines() if line.strip() and not place.match(line)) or message
 
 
 def _array(tensor: Any) -> np.ndarray:

@@ -71,6 +71,15 @@ def test_methods(protocol, tmp_path):
             connection.explain(x, served.CLASSES)  # the graph itself says that there is no such class
 
 
+def test_what_the_graph_refuses_is_said_in_one_line(tmp_path):
+    kxai.export(kxai.Gradient(served.image_model()), tmp_path)
+    x = served.images(1)
+    with pytest.raises(InputError, match=r"Received: assertion failed: \[target: from 0 to 3, or -1 [^\n]*$"):
+        Explainer(tmp_path).explain({"instances": x.tolist(), "target": 4})
+    with pytest.raises(InputError, match=r"Received: [\w ]+ is not finite[^\n]*$"):
+        Explainer(tmp_path).explain({"instances": (np.sign(x) * 3e38).tolist()})
+
+
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_several_inputs(protocol, tmp_path):
     model = two_inputs()
