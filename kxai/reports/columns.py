@@ -15,7 +15,7 @@ from kxai.errors import ArgumentError, KxaiError, KxaiWarning, UnknownNameError
 from kxai.explanation import Explanation
 
 Source = str | Analyzer | Composite
-_CATCHING = threading.Lock()  # Python's record of warnings belongs to the whole process
+_CATCHING = threading.RLock()  # Python's record of warnings belongs to the whole process
 
 
 @final

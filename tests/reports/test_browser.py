@@ -292,6 +292,8 @@ def test_the_pointer_reads_the_numbers(page, explained, photos):
         lines = tip.splitlines()
         channels = lines[lines.index("by channel") + 1].split(", ")
         np.testing.assert_array_equal(np.array(channels, np.float32), explained[0].relevance[sample, row, column])
+        others = lines[lines.index(METHODS[1]) + 1]
+        assert np.float32(others) == explained[1].heatmap()[sample, row, column]
         values = lines[lines.index("input") + 1].split(", ")
         np.testing.assert_array_equal(np.array(values, np.float32), x[sample, row, column])
         assert len([mark for mark in page.all(f"[data-sample='{sample}'] .mark") if mark.is_displayed()]) == 3
@@ -335,7 +337,7 @@ def test_everything_has_a_name(page):
 def test_texts_are_only_texts(page):
     assert page.run("return window.pwned") is None
     assert page.one("h1").text == f"Waves {NASTY}"
-    assert page.one("[data-sample='2'] h3").text == NASTY
+    assert page.one("[data-sample='2'] h2").text == NASTY
     assert page.run("return document.querySelectorAll('img, iframe, link, object').length") == 0
 
 

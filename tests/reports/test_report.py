@@ -347,7 +347,7 @@ def test_agreement_is_the_mean_correlation():
         ({"names": ["a"]}, ArgumentError, r"(?s)names does not fit.*3 names.*1 names"),
         ({"labels": ["a"]}, ArgumentError, r"(?s)labels fit no output.*1 labels"),
         ({"images": np.zeros((3, 9, 9, 3))}, ArgumentError, r"(?s)images does not fit.*\(3, 12, 16"),
-        ({"images": -np.ones((3, 12, 16, 3))}, ArgumentError, "unknown range"),
+        ({"images": np.full((3, 12, 16, 3), np.nan)}, ArgumentError, "The image has"),
         ({"tokens": [["a"]] * 3}, ArgumentError, "tokens fits no input"),
         ({"feature_names": ["a"]}, ArgumentError, "feature_names fits no input"),
         ({"images": {"other": np.zeros((3, 12, 16, 3))}}, UnknownNameError, "Unknown input of images 'other'"),

@@ -20,7 +20,7 @@ function configuration(config) {
   return element(
     "div",
     {},
-    element("h4", {}, "Hyperparameters"),
+    element("h3", {}, "Hyperparameters"),
     settings.length ? table(["name", "value"], settings) : element("p", {}, "none"),
     section("Configuration", false, element("pre", {}, JSON.stringify(Object.fromEntries(others), null, 2)))
   );

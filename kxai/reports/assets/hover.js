@@ -40,9 +40,14 @@ function show(panel, position) {
   current = { panel, position };
   // The same place in the other methods of this sample is marked, too.
   const place = panel.view.place(position);
+  const others = element("dl", { class: "others" });
   for (const one of panels) {
     if (one.sample !== panel.sample || one.index !== panel.index) continue;
-    one.view.mark(one === panel ? position : one.view.near(place));
+    const there = one === panel ? position : one.view.near(place);
+    one.view.mark(there);
+    if (one === panel || there === null) continue;
+    const value = written(mapOf(one)[there], relevanceOf(one).exact);
+    others.append(element("dt", {}, facts.methods[one.method].name), element("dd", {}, value));
   }
   const heading = `${facts.methods[panel.method].name} · ${facts.samples[panel.sample].name}`;
   const list = element("dl");
@@ -50,6 +55,7 @@ function show(panel, position) {
     list.append(element("dt", {}, label), element("dd", { "data-value": i ? null : "relevance" }, value));
   });
   tip.replaceChildren(element("strong", {}, heading), element("div", {}, positionName(panel, position)), list);
+  if (others.children.length) tip.append(others);
   tip.hidden = false;
   const box = panel.view.box();
   const left = Math.min(box.right + 12, document.documentElement.clientWidth - tip.offsetWidth - 8);

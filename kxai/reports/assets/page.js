@@ -111,7 +111,7 @@ function predictionBars(output) {
 }
 
 function makeCard(sample, number) {
-  const card = element("div", { class: "card" }, element("h3", {}, sample.name));
+  const card = element("div", { class: "card" }, element("h2", {}, sample.name));
   facts.parts.forEach((part, index) => {
     const meta = facts.pictures[number][index];
     if (!meta) return;

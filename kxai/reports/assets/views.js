@@ -7,8 +7,9 @@ function makeView(panel) {
 }
 
 function stageOf(panel, kind, ...children) {
+  const role = kind === "image" || kind === "sequence" ? "img" : "group"; // words and bars can be read out
   const label = `Relevance by ${facts.methods[panel.method].name} for ${facts.samples[panel.sample].name}. Arrow keys read it.`;
-  return element("div", { class: `stage ${kind}`, tabindex: "0", role: "img", "aria-label": label }, ...children);
+  return element("div", { class: `stage ${kind}`, tabindex: "0", role, "aria-label": label }, ...children);
 }
 
 function imageView(panel) {
