@@ -1,0 +1,128 @@
+"""What explanations cost during a training: seconds per epoch with and without the callback.
+
+The network is that of model_zoo/digits_cnn.py, an epoch has as many samples as its training. All variants train in
+turns, round by round, each with its own copy of the network and after one warm-up, so that they share the machine's
+moods; what an epoch takes more is the difference to that of the same round without. The table shows medians and ranges.
+
+examples:
+  python -m scripts.bench_callback
+  python -m scripts.bench_callback --rounds 15 --samples 256 --json callback.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TRAINING_SAMPLES = 1347  # of scikit-learn's digits
+BATCH = 32
+WITHOUT = "without"
+
+
+def main() -> int:
+    """Print the table and return the exit code."""
+    summary, _, details = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(description=summary, epilog=details, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="repetitions (9)")
+    parser.add_argument("--samples", type=int, default=64, metavar="N", help="samples that are explained (64)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
+    arguments = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    found = measured(arguments.rounds, arguments.samples)
+    print(table(found))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def variants(x: Any, y: Any, samples: int, folder: Path) -> dict[str, Callable[[], list[Any]]]:
+    """By name, what makes the callbacks."""
+    from kxai.callbacks import ExplanationCallback
+
+    def one(method: Any, name: str, **options: Any) -> list[Any]:
+        return [
+            ExplanationCallback((x, y), method, samples=samples, log_dir=folder / name, on_error="raise", **options)
+        ]
+
+    both = ["lrp.epsilon_plus", "gradient_x_input"]
+    return {
+        WITHOUT: list,
+        "numbers": lambda: one("lrp.epsilon_plus", "numbers", max_images=0),
+        "numbers and pictures": lambda: one("lrp.epsilon_plus", "pictures"),
+        "the same, two methods": lambda: one(both, "two"),
+    }
+
+
+def measured(rounds: int = 9, samples: int = 64) -> dict[str, Any]:
+    """Seconds per epoch, by variant and round.
+
+    Args:
+        rounds: how many.
+        samples: that are explained after each epoch.
+
+    Returns:
+        "samples"; "first", by variant the seconds of the first fit, compilation included; and "seconds", by variant a
+        list of one number per round.
+    """
+    import keras
+    import numpy as np
+
+    from model_zoo import digits_cnn
+
+    random = np.random.default_rng(0)
+    x, y = random.random((TRAINING_SAMPLES, 8, 8, 1), np.float32), random.integers(0, 10, TRAINING_SAMPLES)
+    trainings, first = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, make in variants(x, y, samples, Path(folder)).items():
+            model = digits_cnn.architecture()
+            model.compile("adam", "sparse_categorical_crossentropy")
+            trainings[name] = model, make()
+            first[name] = _epoch(*trainings[name], x, y, whole=True)
+        seconds: dict[str, list[float]] = {name: [] for name in trainings}
+        for _ in range(rounds):
+            for name, training in trainings.items():
+                seconds[name].append(_epoch(*training, x, y))
+    keras.backend.clear_session()
+    return {"samples": samples, "first": first, "seconds": seconds}
+
+
+def _epoch(model: Any, callbacks: list[Any], x: Any, y: Any, whole: bool = False) -> float:
+    """Seconds of an epoch, callbacks included; of the whole fit, if wanted."""
+    import keras
+
+    begins, ends = [], []
+    first = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: begins.append(time.perf_counter()))
+    last = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(time.perf_counter()))
+    began = time.perf_counter()
+    model.fit(x, y, batch_size=BATCH, epochs=1, verbose=0, callbacks=[first, *callbacks, last])
+    return time.perf_counter() - began if whole else ends[0] - begins[0]
+
+
+def table(found: dict[str, Any]) -> str:
+    """The numbers as text."""
+    lines = [f"{'':24}{'epoch, ms':>22}{'more than without, ms':>28}{'first fit, s':>14}"]
+    without = found["seconds"][WITHOUT]
+    for name, seconds in found["seconds"].items():
+        more = [s - w for s, w in zip(seconds, without, strict=True)]
+        shown = "" if name == WITHOUT else spread(more)
+        lines.append(f"{name:24}{spread(seconds):>22}{shown:>28}{found['first'][name]:>14.2f}")
+    return "\n".join(
+        [*lines, f"{found['samples']} samples explained per epoch of {TRAINING_SAMPLES}; medians (ranges)"]
+    )
+
+
+def spread(seconds: list[float]) -> str:
+    """Median and range in milliseconds."""
+    return f"{1e3 * statistics.median(seconds):.0f} ({1e3 * min(seconds):.0f}..{1e3 * max(seconds):.0f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
