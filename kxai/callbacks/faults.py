@@ -40,6 +40,8 @@ class Faults:
         """
         try:
             yield
+        except Warning:
+            raise  # somebody has made errors of warnings
         except Exception as error:
             if self._on_error == "raise":
                 raise

@@ -545,6 +545,12 @@ def test_a_fault_warns_once_and_the_training_goes_on(tmp_path):
     assert sorted(str(one.message).split(".")[0] for one in again) == sorted(begins)
 
 
+def test_warnings_that_are_errors_are_raised():
+    # The tests' own setting makes errors of them.
+    with pytest.raises(KxaiWarning, match="^Measuring failing of gradient failed"):
+        fit(mlp(), ExplanationCallback(TABLE, "gradient", metrics=[Failing()]), x=TABLE[0], y=TABLE[1])
+
+
 def test_a_fault_raises_if_wanted():
     callback = ExplanationCallback(TABLE, metrics=[Failing()], on_error="raise")
     with pytest.raises(ZeroDivisionError, match="by nothing"):
