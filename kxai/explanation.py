@@ -14,7 +14,7 @@ import numpy as np
 
 from kxai import files, nest, plots
 from kxai.adapters import shap
-from kxai.errors import ArgumentError, LoadError, NumericalError, UnknownNameError
+from kxai.errors import ArgumentError, LoadError, NumericalError
 from kxai.heatmap import heatmap as reduced
 from kxai.nest import Nest
 
@@ -177,54 +177,31 @@ class Explanation:
 
     def of_input(self, key: str | int | None = None) -> np.ndarray:
         """The relevance of one input, as an array; ``key`` as ``input`` of :meth:`heatmap`."""
-        parts: list[np.ndarray] = nest.leaves(self.relevance)
-        found: Any = self.relevance
-        if key is None and len(parts) == 1:
-            return parts[0]
-        if key is None:
-            raise ArgumentError(
-                "The model has several inputs, and none was chosen.",
-                expected="input= a key or an index of the inputs",
-                received=f"input=None for relevance {nest.describe(self.relevance)}",
-            )
-        inputs = dict(enumerate(found)) if isinstance(found, (list, tuple)) else found
-        inputs = inputs if isinstance(inputs, dict) else {0: inputs}
-        if isinstance(key, bool) or key not in inputs:
-            raise UnknownNameError("input", str(key), [str(known) for known in inputs])
-        found = inputs[key]
-        if isinstance(found, (dict, list, tuple)):
-            raise ArgumentError(
-                f"The input {key!r} is itself a structure.",
-                expected="an input that is one array",
-                received=nest.describe(found),
-                fix="build an Explanation of that part, or use its arrays.",
-            )
-        return found
+        return nest.pick(self.relevance, key)
 
     def plot(self, images: np.ndarray | None = None, **options: Any) -> Figure:
         """Draws the explanation; the figure is returned and never shown.
 
         Args:
-            images: ``(batch, height, width[, 1|3])`` for an image column, uint8 or any float range that
-                [0, 1] or [0, 255] describes; only for image inputs. Default None.
-            **options: ``input`` and ``reduce`` of ``heatmap``; the others go to ``kxai.plots.draw``.
+            images: ``(batch, height, width[, 1|3])`` for an image column, any range; only for images. Default None.
+            **options: of ``kxai.plots.draw``: ``kind`` (``"grid"``, ``"strip"``, ``"logo"``, ``"series"``, ``"bars"``
+                or ``"flow"``; default by the data), ``input`` and ``reduce`` of ``heatmap``, and those of the kind.
 
         Returns:
             A matplotlib ``Figure``; save it with ``figure.savefig(path)``.
 
         Raises:
             ArgumentError: the relevance cannot be drawn, or an option does not exist or does not apply.
+            UnknownNameError: there is no such kind or input.
 
         Example:
             >>> e = Explanation(np.ones((1, 8, 8, 3)), np.zeros((1, 1)), "sum", np.array([192.0]))
             >>> type(e.plot()).__name__
             'Figure'
         """
-        chosen = {name: options.pop(name) for name in ("input", "reduce") if name in options}
-        sequence = self.of_input(chosen.get("input")).ndim == 3
-        options.setdefault("titles", [f"score {value:.4g}" for value in self.score])
-        options.setdefault("name", str(self.config.get("method", "relevance")))
-        return plots.draw(self.heatmap(**chosen), images=images, sequence=sequence, **options)
+        if images is not None:
+            options["images"] = images
+        return plots.draw(self, **options)
 
     def to_shap(self, data: Any = None, feature_names: Any = None, output_name: str | None = None) -> Any:
         """As a ``shap.Explanation``, for shap's plots; needs ``pip install "kxai[shap]"``.

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from kxai.errors import ArgumentError
+from kxai.errors import ArgumentError, UnknownNameError
 
 Nest: TypeAlias = Any
 """``np.ndarray``, or a list, tuple or dict of nests."""
@@ -211,3 +211,45 @@ def _same_node(left: Nest, right: Nest) -> bool:
         if isinstance(left, kind):
             return isinstance(right, kind) and len(left) == len(right)
     return not isinstance(right, (dict, list, tuple))
+
+
+def pick(nest: Nest, key: str | int | None) -> np.ndarray:
+    """Chooses one of a model's inputs.
+
+    Args:
+        nest: an array per input.
+        key: a key of a dict or an index into a list; None for the only array. 0 is also a single array itself.
+
+    Returns:
+        The array.
+
+    Raises:
+        ArgumentError: ``key`` is None for several arrays, or what it names is itself a structure.
+        UnknownNameError: there is no such input.
+
+    Example:
+        >>> pick({"a": np.ones(2), "b": np.zeros(1)}, "a")
+        array([1., 1.])
+    """
+    arrays: list[np.ndarray] = leaves(nest)
+    if key is None and len(arrays) == 1:
+        return arrays[0]
+    if key is None:
+        raise ArgumentError(
+            "The model has several inputs, and none was chosen.",
+            expected="input= a key or an index of the inputs",
+            received=f"input=None for {describe(nest)}",
+        )
+    inputs: Any = dict(enumerate(nest)) if isinstance(nest, (list, tuple)) else nest
+    inputs = inputs if isinstance(inputs, dict) else {0: inputs}
+    if isinstance(key, bool) or key not in inputs:
+        raise UnknownNameError("input", str(key), [str(known) for known in inputs])
+    found = inputs[key]
+    if isinstance(found, (dict, list, tuple)):
+        raise ArgumentError(
+            f"The input {key!r} is itself a structure.",
+            expected="an input that is one array",
+            received=describe(found),
+            fix="build an Explanation of that part, or use its arrays.",
+        )
+    return np.asarray(found)

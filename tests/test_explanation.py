@@ -238,7 +238,7 @@ def test_plot_draws_what_the_shape_asks_for():
     e = image()
     panels = e.plot(images=np.zeros((4, 5, 6, 3), np.uint8), clip=100, scale="panel").axes
     assert len(panels) == 4 * 2 + 1
-    assert panels[0].get_ylabel() == f"score {e.score[0]:.4g}"
+    assert panels[0].get_ylabel() == f"score {e.score[0]:.4g}".replace("-", "−")
     assert panels[1].get_title() == "lrp.epsilon"
     words = several().plot(input="ids", tokens=[["a", "b"]] * 3)
     assert [text.get_text() for text in words.axes[0].texts] == ["a", "b"]

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kxai.errors import ArgumentError
-from kxai.plots.canvas import INK, colour_bar, new_figure
-from kxai.plots.raster import heatmap_rgb, overlay, to_rgb
+from kxai.plots.canvas import INK, fitted, layout, number
+from kxai.plots.given import Relevance, check_texts
+from kxai.plots.given import heatmaps as heatmaps_of
+from kxai.plots.raster import heatmap_rgb, overlay, to_rgb, value_range
 from kxai.plots.scale import bounds as bounds_of
-from kxai.plots.scale import percentile, stated
+from kxai.plots.scale import one_bound, stated
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def figure(
-    heatmaps: Mapping[str, np.ndarray],
+    heatmaps: Relevance,
     images: np.ndarray | None = None,
     titles: Sequence[str] | None = None,
     scale: str = "method",
@@ -29,7 +31,8 @@ def figure(
     """Draws heatmaps of one batch side by side, a row per sample and a column per method.
 
     Args:
-        heatmaps: by the name of the method, ``(batch, height, width)`` each, one batch for all.
+        heatmaps: by the name of the method, ``(batch, height, width)`` each, or explanations of images, one batch for
+            all; or one of these alone.
         images: ``(batch, height, width[, 1|3])`` for a first column, or None (default); range as in ``to_rgb``.
         titles: one line per sample, written left of its row; default none.
         scale: what shares one colour scale: ``"figure"`` (everything: magnitudes can be compared across methods),
@@ -52,41 +55,56 @@ def figure(
         >>> len(drawn.axes)  # four panels and the colour bar
         5
     """
-    maps = {str(name): np.asarray(values) for name, values in heatmaps.items()}
+    maps = heatmaps_of(heatmaps)
     pictures = _check(maps, images, titles, opacity, size)
-    rows = len(next(iter(maps.values())))
-    columns = len(maps) + (pictures is not None)
     bounds = bounds_of(maps, scale, clip)
-    height, width = next(iter(maps.values())).shape[1:]
-    fig, axes, bar = new_figure(rows, columns, size, max(size * width / height, 0.75 * size))
+    rows, height, width = next(iter(maps.values())).shape
+    broad = max(size * width / height, 0.75 * size)
+    columns = len(maps) + (pictures is not None)
+    heads = _heads(maps, bounds, scale, images, broad)
+    above = 0.08 + 0.17 * max(head.count("\n") + 1 for head in heads)
+    between = 0.26 if scale == "panel" else 0.14
+    made = layout(
+        [(above, size)] + [(between, size)] * (rows - 1),
+        [broad] * columns,
+        left=0.5,
+        foot=0.15 if scale != "panel" else 0.3,
+        bar=True,
+    )
     for row in range(rows):
+        axes = [made.panel(row, column) for column in range(columns)]
         if titles is not None:
-            axes[row, 0].set_ylabel(titles[row], color=INK, fontsize=9)
+            axes[0].set_ylabel(fitted(titles[row], size, 9), color=INK, fontsize=9, parse_math=False)
         if pictures is not None:
-            axes[row, 0].imshow(pictures[row], interpolation="nearest")
-        for column, (name, values) in enumerate(maps.items(), start=columns - len(maps)):
+            axes[0].imshow(pictures[row], interpolation="nearest")
+        for axis, (name, values) in zip(axes[-len(maps) :], maps.items(), strict=True):
             bound = bounds[name][row] or 1.0
             if opacity is None or pictures is None:
                 drawn = heatmap_rgb(values[row], clip, bound)
             else:
                 drawn = overlay(pictures[row], values[row], opacity, clip, bound)
-            axes[row, column].imshow(drawn, interpolation="nearest")
+            axis.imshow(drawn, interpolation="nearest")
             if scale == "panel":
-                axes[row, column].set_xlabel(f"±{bounds[name][row]:.3g}", color=INK, fontsize=8)
-    _head(axes[0], maps, bounds, scale, pictures is not None)
-    only = scale == "figure" or (scale == "method" and len(maps) == 1)
-    bound = next(iter(bounds.values()))[0]
-    note = stated(clip, bound) if only else f"each {scale} by its own ±bound = {percentile(clip)} of |relevance|"
-    colour_bar(fig, bar, bound if only else None, note)
-    return fig
+                axis.set_xlabel(f"±{number(bounds[name][row])}", color=INK, fontsize=8, labelpad=2)
+        if row == 0:
+            for axis, head in zip(axes, heads, strict=True):
+                axis.set_title(head, color=INK, fontsize=10, parse_math=False)
+    made.bar(one_bound(bounds), stated(maps, bounds, scale, clip))
+    return made.figure
 
 
-def _head(axes: np.ndarray, maps: dict, bounds: dict, scale: str, pictured: bool) -> None:
-    if pictured:
-        axes[0].set_title("input", color=INK, fontsize=10)
-    for axis, name in zip(axes[int(pictured) :], maps, strict=True):
-        shown = f"{name}\n±{bounds[name][0]:.3g}" if scale == "method" and len(maps) > 1 else name
-        axis.set_title(shown, color=INK, fontsize=10)
+def _heads(
+    maps: dict[str, np.ndarray], bounds: dict[str, list[float]], scale: str, images: np.ndarray | None, width: float
+) -> list[str]:
+    heads = []
+    if images is not None:
+        low, high = value_range(images)
+        # What is black and what is white is said only where one would not expect it.
+        heads.append("input" if low == 0 and high in (1, 255) else f"input\n{number(low)} to {number(high)}")
+    for name in maps:
+        own = f"\n±{number(bounds[name][0])}" if scale == "method" and len(maps) > 1 else ""
+        heads.append(fitted(name, width, 10) + own)
+    return heads
 
 
 def _check(
@@ -109,8 +127,7 @@ def _check(
     if opacity is not None and images is None:
         raise ArgumentError("An overlay needs images.", expected="images=", received="opacity without images")
     batch = shape[0]
-    if titles is not None and len(titles) != batch:
-        raise ArgumentError("titles do not fit.", expected=f"{batch}, one per sample", received=str(len(titles)))
+    check_texts(titles, batch, "titles", "sample")
     if images is None:
         return None
     array = np.asarray(images)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kxai.errors import ArgumentError
-from kxai.plots.canvas import INK, add_axes, blank, quiet
+from kxai.plots.canvas import INK, fitted, layout
 from kxai.plots.raster import to_rgb
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MARGIN, _HEAD, _GAP = 0.15, 0.3, 0.12
+_HEAD = 0.42
 
 
 def pictures(images: np.ndarray, titles: Sequence[str], columns: int = 5, size: float = 2.0) -> Figure:
@@ -50,15 +50,10 @@ def pictures(images: np.ndarray, titles: Sequence[str], columns: int = 5, size: 
     if not 0 < size < math.inf:
         raise ArgumentError("size is out of range.", expected="inches > 0", received=repr(size))
     across = min(columns, len(rgb))
-    down = math.ceil(len(rgb) / across)
     width = max(size * rgb.shape[2] / rgb.shape[1], 0.6 * size)
-    full = (2 * _MARGIN + across * (width + _GAP) - _GAP, 2 * _MARGIN + down * (size + _HEAD))
-    fig = blank(*full)
+    made = layout([(_HEAD, size)] * math.ceil(len(rgb) / across), [width] * across)
     for index, (picture, title) in enumerate(zip(rgb, titles, strict=True)):
-        row, column = divmod(index, across)
-        bottom = full[1] - _MARGIN - (row + 1) * (size + _HEAD)
-        axes = add_axes(fig, (_MARGIN + column * (width + _GAP), bottom, width, size))
-        quiet(axes)
+        axes = made.panel(*divmod(index, across))
         axes.imshow(picture, interpolation="nearest")
-        axes.set_title(title, color=INK, fontsize=9)
-    return fig
+        axes.set_title(fitted(title, width, 9), color=INK, fontsize=9, parse_math=False)
+    return made.figure

@@ -6,7 +6,7 @@ import numpy as np
 
 from kxai.errors import ArgumentError
 from kxai.plots.color import diverging
-from kxai.plots.scale import limit, scaled
+from kxai.plots.scale import chosen, scaled
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 """What red, green and blue add to a gray version of an image."""
@@ -34,7 +34,7 @@ def heatmap_rgb(heatmap: np.ndarray, clip: float = 99.5, bound: float | None = N
         >>> heatmap_rgb(np.zeros((4, 5))).shape
         (4, 5, 3)
     """
-    return diverging(scaled(_checked(heatmap), _bound(heatmap, clip, bound)))
+    return diverging(scaled(_checked(heatmap), chosen(heatmap, clip, bound)[0]))
 
 
 def overlay(
@@ -72,7 +72,7 @@ def overlay(
             received=str(heatmap.shape),
             fix="resize the image to the model's input; relevance must not be resized, it would no longer add up.",
         )
-    share = scaled(heatmap, _bound(heatmap, clip, bound))
+    share = scaled(heatmap, chosen(heatmap, clip, bound)[0])
     weight = (opacity * np.sqrt(np.abs(share)))[..., np.newaxis]
     gray = (rgb @ LUMINANCE)[..., np.newaxis]
     # Half the map's range at the least, so that a faint value is tinted and does not whiten a dark image.
@@ -81,41 +81,70 @@ def overlay(
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
-    """Brings an image to uint8 RGB.
+    """Brings an image, or a batch of them, to uint8 RGB.
+
+    pixel = 255 (value - low) / (high - low), with the range of ``value_range``.
 
     Args:
-        image: ``(..., height, width)`` or ``(..., height, width, 1|3)``, uint8, or floating point in [0, 1] or
-            [0, 255] (the latter if any value is above 1). A rank of 2 is a gray image.
+        image: ``(..., height, width)`` or ``(..., height, width, 1|3)``, finite, of any real dtype and range; a batch
+            is shown on one range. A rank of 2 is a gray image.
 
     Returns:
         uint8 array ``(..., height, width, 3)``.
 
     Raises:
-        ArgumentError: another shape, dtype or range (for example an image preprocessed to [-1, 1]).
+        ArgumentError: another shape (channels first, other numbers of channels) or dtype, or not finite.
 
     Example:
         >>> to_rgb(np.array([[0.0, 1.0]]))[0, :, 0]
         array([  0, 255], dtype=uint8)
+        >>> to_rgb(np.array([[-1.0, 0.0, 1.0]]))[0, :, 0]
+        array([  0, 128, 255], dtype=uint8)
     """
     image = np.asarray(image)
     if image.ndim == 2:
         image = image[..., np.newaxis]
     if image.ndim < 3 or image.shape[-1] not in (1, 3) or image.size == 0:
+        first = image.ndim > 2 and image.shape[-3] in (1, 3)
         raise ArgumentError(
-            "This is no image.", expected="(height, width) or (..., height, width, 1|3)", received=str(image.shape)
+            "This is no image.",
+            expected="(height, width) or (..., height, width, 1|3)",
+            received=f"{image.shape}, channels first" if first else str(image.shape),
+            fix="move the channels to the end: np.moveaxis(images, -3, -1)."
+            if first
+            else "show one or three of the channels, for example images[..., [3, 2, 1]].",
         )
+    low, high = value_range(image)
     if image.dtype != np.uint8:
-        # The comparison is false for NaN, too.
-        if image.dtype.kind not in "fiu" or not (image.min() >= 0 and image.max() <= 255):
-            raise ArgumentError(
-                "The image has an unknown range.",
-                expected="uint8, or numbers in [0, 1] or [0, 255]",
-                received=f"{image.dtype} in [{image.min()}, {image.max()}]",
-                fix="pass the image as it was before the model's preprocessing.",
-            )
-        image = image.astype(np.float64)
-        image = np.rint(image * (255 if image.max() <= 1 else 1)).astype(np.uint8)
+        image = np.rint(255 * (image.astype(np.float64) - low) / ((high - low) or 1.0)).astype(np.uint8)
     return np.broadcast_to(image, (*image.shape[:-1], 3))
+
+
+def value_range(image: np.ndarray) -> tuple[float, float]:
+    """Says which values of an image are shown black and white.
+
+    Args:
+        image: array of any shape, a real dtype, finite.
+
+    Returns:
+        (0, 255) for uint8; else (0, 1) or (0, 255), the first that holds all values; else (as after a preprocessing)
+        their minimum and maximum.
+
+    Raises:
+        ArgumentError: another dtype, or not finite.
+
+    Example:
+        >>> value_range(np.array([0.2, 0.4])), value_range(np.array([0.2, 4.0])), value_range(np.array([-2.0, 2.5]))
+        ((0.0, 1.0), (0.0, 255.0), (-2.0, 2.5))
+    """
+    image = np.asarray(image)
+    if image.dtype == np.uint8:
+        return 0.0, 255.0
+    if image.dtype.kind not in "fiub" or not np.isfinite(image).all():
+        received = f"{image.dtype} with NaN or infinity" if image.dtype.kind == "f" else str(image.dtype)
+        raise ArgumentError("The image has no range.", expected="real numbers, all finite", received=received)
+    low, high = float(image.min()), float(image.max())
+    return next(((0.0, top) for top in (1.0, 255.0) if low >= 0 and high <= top), (low, high))
 
 
 def _checked(heatmap: np.ndarray) -> np.ndarray:
@@ -128,12 +157,3 @@ def _checked(heatmap: np.ndarray) -> np.ndarray:
             fix="sequences and tables are drawn by kxai.plots.strip and kxai.plots.bars.",
         )
     return heatmap
-
-
-def _bound(heatmap: np.ndarray, clip: float, bound: float | None) -> float:
-    percentile = limit(heatmap, clip)
-    if bound is None:
-        return percentile
-    if not 0 < bound < np.inf:
-        raise ArgumentError("bound is out of range.", expected="a finite number > 0, or None", received=repr(bound))
-    return float(bound)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kxai.errors import ArgumentError, InputError
+from kxai.errors import ArgumentError
+from kxai.plots.given import check_finite
 
 SCALES = ("figure", "method", "panel")
 
@@ -33,13 +34,9 @@ def limit(values: np.ndarray, clip: float = 99.5) -> float:
     """
     if isinstance(clip, bool) or not isinstance(clip, (int, float)) or not 0 < clip <= 100:
         raise ArgumentError("clip is out of range.", expected="a percentile in (0, 100]", received=repr(clip))
-    values = np.abs(np.asarray(values, dtype=np.float64))
-    if values.size == 0 or not np.isfinite(values).all():
-        raise InputError(
-            "There is nothing that could be drawn.",
-            expected="at least one value, all finite",
-            received="no values" if values.size == 0 else "NaN or infinity",
-        )
+    values = np.asarray(values)
+    check_finite(values, "Relevance")
+    values = np.abs(values.astype(np.float64))
     return float(np.percentile(values, clip)) or float(values.max())
 
 
@@ -89,21 +86,78 @@ def scaled(values: np.ndarray, bound: float) -> np.ndarray:
     return np.clip(np.asarray(values, dtype=np.float64) / (bound or 1.0), -1.0, 1.0)
 
 
-def stated(clip: float, bound: float) -> str:
-    """Says in words what a scale does, for a figure.
+def one_bound(found: Mapping[str, list[float]]) -> float | None:
+    """Returns the bound that all panels share, or None.
 
     Args:
-        clip: the percentile.
-        bound: the bound.
+        found: what ``bounds`` returned.
 
     Returns:
-        One line.
+        The bound.
 
     Example:
-        >>> stated(99.5, 0.25)
-        'scale ±0.25 = 99.5th percentile of |relevance|'
+        >>> one_bound({"a": [2.0, 2.0]}), one_bound({"a": [2.0], "b": [3.0]})
+        (2.0, None)
     """
-    return f"scale ±{bound:.3g} = {percentile(clip)} of |relevance|"
+    every = {bound for each in found.values() for bound in each}
+    return every.pop() if len(every) == 1 else None
+
+
+def stated(maps: Mapping[str, np.ndarray], found: Mapping[str, list[float]], scale: str, clip: float) -> str:
+    """Says in words, for a figure, what its colours hide: whether there are several scales, and values beyond them.
+
+    Args:
+        maps: by the name of the method, ``(batch, ...)`` each.
+        found: what ``bounds`` returned for them.
+        scale: what shares a bound.
+        clip: the percentile.
+
+    Returns:
+        One line; empty if there is one scale and no value lies beyond it.
+
+    Example:
+        >>> values = {"a": np.arange(201.0)[np.newaxis]}
+        >>> stated(values, bounds(values, "figure", 99.5), "figure", 99.5)
+        'clipped at the 99.5th percentile, |R| ≤ 199'
+        >>> stated(values, bounds(values, "figure", 100), "figure", 100)
+        ''
+    """
+    peaks = {name: np.abs(values.reshape(len(values), -1)).max(axis=1) for name, values in maps.items()}
+    clipped = any((peaks[name] > found[name]).any() for name in maps)
+    bound = one_bound(found)
+    if bound is not None:
+        return _clipped(percentile(clip), bound) if clipped else ""
+    own = f"each {scale} by its own ±bound"
+    return f"{own}, clipped at the {percentile(clip)} of |R|" if clipped else own
+
+
+def chosen(values: np.ndarray, clip: float, bound: float | None) -> tuple[float, str]:
+    """Returns the one bound of a picture, and what its colours hide.
+
+    Args:
+        values: array of any shape, at least one value, finite.
+        clip: percentile of their magnitudes, (0, 100].
+        bound: the bound itself instead, > 0, or None.
+
+    Returns:
+        The bound, and one line that is empty if no value lies beyond it.
+
+    Raises:
+        ArgumentError: ``clip`` or ``bound`` is out of range.
+        InputError: the values are empty or not finite.
+
+    Example:
+        >>> chosen(np.array([1.0, -4.0]), 99.5, 2.0)
+        (2.0, 'clipped at the given bound, |R| ≤ 2')
+    """
+    own = limit(values, clip)
+    value = own if bound is None else checked_bound(bound)
+    clipped = float(np.abs(values).max()) > value
+    return value, _clipped(percentile(clip) if bound is None else "given bound", value) if clipped else ""
+
+
+def _clipped(at: str, bound: float) -> str:
+    return f"clipped at the {at}, |R| ≤ {bound:.3g}"
 
 
 def checked_bound(bound: float) -> float:
@@ -137,7 +191,33 @@ def percentile(clip: float) -> str:
         Its name.
 
     Example:
-        >>> percentile(99.5), percentile(100)
-        ('99.5th percentile', 'maximum')
+        >>> percentile(99.5), percentile(92), percentile(11)
+        ('99.5th percentile', '92nd percentile', '11th percentile')
     """
-    return "maximum" if clip == 100 else f"{clip:g}th percentile"
+    text = f"{clip:g}"
+    ending = (
+        "th" if text in ("11", "12", "13") or "." in text else {"1": "st", "2": "nd", "3": "rd"}.get(text[-1], "th")
+    )
+    return f"{text}{ending} percentile"
+
+
+def strongest(values: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shortens long sequences for a picture with fewer cells than steps: the largest magnitude of a cell is kept.
+
+    A mean would fade, and a sampled step hide, the single steps that matter most.
+
+    Args:
+        values: ``(steps,)``.
+        cells: the most cells that a picture can show, >= 1.
+
+    Returns:
+        The signed values ``(n,)`` with n <= ``cells``, and the first step of every cell, ``(n,)``.
+
+    Example:
+        >>> strongest(np.array([1.0, -5.0, 2.0, 3.0]), 2)
+        (array([-5.,  3.]), array([0, 2]))
+    """
+    steps = len(values)
+    first = np.arange(steps) if steps <= cells else np.arange(cells) * steps // cells
+    low, high = np.minimum.reduceat(values, first), np.maximum.reduceat(values, first)
+    return np.where(-low > high, low, high), first

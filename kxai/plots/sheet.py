@@ -8,34 +8,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kxai.errors import ArgumentError
-from kxai.plots.canvas import FAINT, INK, add_axes, blank, colour_bar
+from kxai.plots.canvas import FAINT, INK, layout
+from kxai.plots.given import Explained, check_texts, one_heatmap
 from kxai.plots.raster import heatmap_rgb, overlay, to_rgb
-from kxai.plots.scale import limit, stated
+from kxai.plots.scale import chosen
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MARGIN, _SIDE, _HEAD, _TITLE, _GAP, _BLOCK, _BAR = 0.2, 0.3, 0.35, 0.42, 0.1, 0.15, 0.75
-_MIN_WIDTH = 5.0
+_TITLE, _GAP, _BLOCK = 0.42, 0.1, 0.15
 _FRAME: dict[str, Any] = {"color": FAINT, "linewidth": 0.6}
 
 
 def sheet(
-    heatmaps: np.ndarray, images: np.ndarray | None = None, titles: Sequence[str] | None = None, heading: str = "",
+    heatmaps: np.ndarray | Explained, images: np.ndarray | None = None, titles: Sequence[str] | None = None,
+    heading: str = "",
     bound: float | None = None, clip: float = 99.5, note: str = "", columns: int = 8, size: float = 1.3,
 ) -> Figure:  # fmt: skip
     """Draws samples across, and for each its image, its heatmap and the heatmap over the image down.
 
     Args:
-        heatmaps: ``(batch, height, width)``, finite.
+        heatmaps: ``(batch, height, width)``, finite, or an explanation of images.
         images: ``(batch, height, width[, 1|3])``, range as in ``to_rgb``; default None, heatmaps alone.
         titles: one per sample, of at most two lines; default none.
         heading: one line over everything; default none.
         bound: the value of the darkest colours, > 0; default None, the percentile of these heatmaps.
         clip: percentile of the magnitudes, (0, 100], from which on colours saturate where no bound is given;
             default 99.5.
-        note: what the colour scale is, one line below it; default says it.
+        note: what the colour scale is, a line or two below it; default says where it is clipped, if it is.
         columns: samples in a row, >= 1; default 8.
         size: height of a panel in inches, > 0; default 1.3.
 
@@ -52,48 +53,39 @@ def sheet(
         >>> len(drawn.axes[0].images)  # image, heatmap and overlay per sample
         6
     """
-    heatmaps = np.asarray(heatmaps)
+    heatmaps = one_heatmap(heatmaps)
     rgb = _check(heatmaps, images, titles, columns, size)
-    found = limit(heatmaps, clip)
-    note = note or (stated(clip, found) if bound is None else f"scale ±{bound:.3g}, given")
-    bound = (found or 1.0) if bound is None else bound
-    rows = _panels(heatmaps, rgb, clip, bound)
+    bound, told = chosen(heatmaps, clip, bound)
+    rows = _panels(heatmaps, rgb, clip, bound or 1.0)
     across, width = min(columns, len(heatmaps)), size * max(heatmaps.shape[2] / heatmaps.shape[1], 0.6)
     down = -(-len(heatmaps) // across)
     block = _TITLE + len(rows) * (size + _GAP)
-    full = (
-        max(_MARGIN + _SIDE + across * (width + _GAP) + _MARGIN, _MIN_WIDTH),
-        _HEAD + down * (block + _BLOCK) + _BAR,
-    )
-    fig = blank(*full)
-    axes = _ground(fig, full)
-    left = (full[0] - across * (width + _GAP)) / 2
+    full = across * (width + _GAP), down * (block + _BLOCK)
+    made = layout([(0.25 if heading else 0.0, full[1])], full[:1], bar=True)
+    # One set of axes in inches for all panels: axes of their own would take several times as long.
+    axes = made.panel(0)
+    axes.axis("off")
     for sample in range(len(heatmaps)):
-        edge = left + sample % across * (width + _GAP)
-        top = full[1] - _HEAD - sample // across * (block + _BLOCK) - _TITLE
+        edge = sample % across * (width + _GAP)
+        top = full[1] - sample // across * (block + _BLOCK) - _TITLE
         if titles is not None:
-            axes.text(edge + width / 2, top + 0.05, titles[sample], ha="center", va="bottom", fontsize=8, color=INK)
+            _text(axes, edge + width / 2, top + 0.05, titles[sample], va="bottom")
         for row, (name, panels) in enumerate(rows.items()):
             base = top - row * (size + _GAP) - size
             place = (edge, edge + width, base, base + size)
             axes.imshow(panels[sample], interpolation="nearest", extent=place, aspect="auto")
             axes.plot(*_frame(*place), **_FRAME)
             if sample % across == 0:
-                axes.text(
-                    edge - 0.1, base + size / 2, name, ha="right", va="center", fontsize=8, color=INK, rotation=90
-                )
-    axes.set(xlim=(0, full[0]), ylim=(0, full[1]))
-    axes.text(full[0] / 2, full[1] - 0.14, heading, ha="center", va="top", color=INK, fontsize=11)
-    length = min(full[0] - 2 * _MARGIN, 4.5)
-    colour_bar(fig, add_axes(fig, ((full[0] - length) / 2, 0.48, length, 0.09)), bound, note)
-    return fig
+                _text(axes, edge - 0.1, base + size / 2, name, va="center", rotation=90)
+    axes.set(xlim=(0, full[0]), ylim=(0, full[1]), aspect="auto")
+    axes.set_title(heading, color=INK, fontsize=11, pad=4, parse_math=False)
+    made.bar(bound, note or told)
+    return made.figure
 
 
-def _ground(fig: Figure, full: tuple[float, float]) -> Axes:
-    """One set of axes in inches for all panels: axes of their own would take several times as long."""
-    axes = add_axes(fig, (0, 0, *full))
-    axes.axis("off")
-    return axes
+def _text(axes: Axes, left: float, bottom: float, text: str, **how: Any) -> None:
+    side = "right" if "rotation" in how else "center"
+    axes.text(left, bottom, text, ha=side, fontsize=8, color=INK, parse_math=False, **how)
 
 
 def _frame(left: float, right: float, bottom: float, top: float) -> tuple[list[float], list[float]]:
@@ -120,8 +112,7 @@ def _check(
             expected="an integer >= 1, and inches > 0",
             received=f"columns={columns!r}, size={size!r}",
         )
-    if titles is not None and len(titles) != len(heatmaps):
-        raise ArgumentError("titles do not fit.", expected=f"{len(heatmaps)}", received=f"{len(titles)}")
+    check_texts(titles, len(heatmaps), "titles", "sample")
     if images is None:
         return None
     array = np.asarray(images)

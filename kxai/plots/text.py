@@ -6,7 +6,7 @@ import html
 import os
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,9 @@ import numpy as np
 from kxai.errors import ArgumentError
 from kxai.plots.canvas import INK
 from kxai.plots.color import diverging
+from kxai.plots.given import Relevance, check_texts, check_tokens, heatmaps
 from kxai.plots.pieces import pieces, visible
-from kxai.plots.scale import bounds, percentile, scaled
+from kxai.plots.scale import bounds, one_bound, scaled, stated
 
 _DARK = 0.6  # From this share of the bound on, white letters are easier to read.
 _RESET = "\x1b[0m"
@@ -53,7 +54,7 @@ class _Line:
 
 
 def text_html(
-    relevance: Mapping[str, np.ndarray] | np.ndarray,
+    relevance: Relevance,
     tokens: Sequence[Sequence[str]],
     titles: Sequence[str] | None = None,
     scale: str = "method",
@@ -65,8 +66,8 @@ def text_html(
     joined, see :func:`kxai.plots.pieces.pieces`.
 
     Args:
-        relevance: ``(batch, steps)``, finite, such as ``explanation.heatmap()``; or a dict of such arrays by the name
-            of the method, which are then shown below each other, sentence by sentence.
+        relevance: ``(batch, steps)``, finite, or an explanation of sequences; or a dict of these by the name of the
+            method, which are then shown below each other, sentence by sentence.
         tokens: per sample at most ``steps`` tokens; relevance of what follows (padding) is stated if it is not 0.
         titles: one line per sample; default none.
         scale: what shares one colour scale: ``"method"`` (default), ``"figure"`` (everything) or ``"panel"`` (nothing:
@@ -85,7 +86,8 @@ def text_html(
         >>> "&lt;!&gt;" in page, 'title="-0.9"' in page
         (True, True)
     """
-    samples = _lines(relevance, tokens, titles, scale, clip)
+    maps = heatmaps(relevance)
+    samples = _lines(maps, tokens, titles, scale, clip)
     named = any(line.method for line in samples[0])
     blocks = []
     for sample, lines in enumerate(samples):
@@ -95,7 +97,7 @@ def text_html(
             head = f'<th title="scale ±{line.bound:.3g}">{html.escape(line.method)}</th>' if named else ""
             rows.append(f"<tr>{head}<td>{_spans(line)}</td></tr>")
         blocks.append(f"<table>{caption}{''.join(rows)}</table>")
-    return "\n".join(['<div class="kxai-text">', _STYLE, *blocks, _legend(samples, scale, clip), "</div>"])
+    return "\n".join(['<div class="kxai-text">', _STYLE, *blocks, _legend(_stated(maps, scale, clip)), "</div>"])
 
 
 def _spans(line: _Line) -> str:
@@ -109,14 +111,14 @@ def _spans(line: _Line) -> str:
     return "".join(found) + (f" <small>{line.rest:.3g} after the last token</small>" if line.rest else "")
 
 
-def _legend(samples: list[list[_Line]], scale: str, clip: float) -> str:
+def _legend(note: str) -> str:
     stops = ",".join("#" + bytes(color).hex() for color in diverging(np.linspace(-1, 1, 9)))
     bar = f'<i style="background:linear-gradient(to right,{stops})"></i>'
-    return f"<p>−{bar}+ &nbsp; {html.escape(_stated(samples, scale, clip))}</p>"
+    return f"<p>−{bar}+ &nbsp; {html.escape(note)}</p>"
 
 
 def text_terminal(
-    relevance: Mapping[str, np.ndarray] | np.ndarray,
+    relevance: Relevance,
     tokens: Sequence[Sequence[str]],
     titles: Sequence[str] | None = None,
     scale: str = "method",
@@ -142,11 +144,12 @@ def text_terminal(
     Example:
         >>> print(text_terminal({"lrp": np.array([[0.1, -0.9]])}, [["so", "bad"]], clip=100, color=False))
         lrp  so +0.1  bad -0.9
-        scale ±0.9 = maximum of |relevance|
+        scale ±0.9
     """
     if isinstance(width, bool) or not isinstance(width, int) or width < 20:
         raise ArgumentError("width is out of range.", expected="columns, an int >= 20", received=repr(width))
-    samples = _lines(relevance, tokens, titles, scale, clip)
+    maps = heatmaps(relevance)
+    samples = _lines(maps, tokens, titles, scale, clip)
     colored = _terminal_has_colors() if color is None else color
     margin = max(len(line.method) for line in samples[0])
     margin += 2 if margin else 0
@@ -159,7 +162,7 @@ def text_terminal(
             if line.rest:
                 parts.append((note := f"  ({line.rest:.3g} after the last token)", len(note)))
             found += _wrapped(line.method, margin, parts, width)
-    return "\n".join([*found, _stated(samples, scale, clip)])
+    return "\n".join([*found, _stated(maps, scale, clip)])
 
 
 def _terminal_has_colors() -> bool:
@@ -201,24 +204,20 @@ def _wrapped(method: str, margin: int, parts: list[tuple[str, int]], width: int)
     return lines
 
 
-def _stated(samples: list[list[_Line]], scale: str, clip: float) -> str:
-    of = f"{percentile(clip)} of |relevance|"
-    found = {line.method: line.bound for lines in samples for line in lines}
-    if scale == "panel":
-        return f"each sentence and method by its own scale: {of}"
-    if len(set(found.values())) == 1:
-        return f"scale ±{next(iter(found.values())):.3g} = {of}"
-    each = ", ".join(f"{method} ±{bound:.3g}" for method, bound in found.items())
-    return f"each method by its own scale, {of}: {each}"
+def _stated(maps: dict[str, np.ndarray], scale: str, clip: float) -> str:
+    """The scales in words; unlike a figure, a text has no axis that shows them."""
+    found = bounds(maps, scale, clip)
+    note = stated(maps, found, scale, clip)
+    if (bound := one_bound(found)) is not None:
+        return f"scale ±{bound:.3g}" + (f", {note}" if note else "")
+    each = ", ".join(f"{visible(name)} ±{values[0]:.3g}" for name, values in found.items())
+    return f"{note}: {each}" if scale == "method" else note
 
 
 def _lines(
-    relevance: Mapping[str, np.ndarray] | np.ndarray, tokens: Sequence[Sequence[str]], titles: Sequence[str] | None,
-    scale: str, clip: float,
+    maps: dict[str, np.ndarray], tokens: Sequence[Sequence[str]], titles: Sequence[str] | None, scale: str, clip: float,
 ) -> list[list[_Line]]:  # fmt: skip
     """Per sample one line per method."""
-    named = relevance if isinstance(relevance, Mapping) else {"": relevance}
-    maps = {str(name): np.asarray(values) for name, values in named.items()}
     _check(maps, tokens, titles)
     bound = bounds(maps, scale, clip)
     samples = []
@@ -243,13 +242,5 @@ def _check(maps: dict[str, np.ndarray], tokens: Sequence[Sequence[str]], titles:
             received=str(shapes if "" not in shapes else shape),
             fix="take explanation.heatmap(), which adds up the channels of embedded tokens.",
         )
-    if isinstance(tokens, str) or any(isinstance(words, str) for words in tokens):
-        raise ArgumentError("tokens has the wrong structure.", expected="a list of words per sample", received="a str")
-    if len(tokens) != shape[0] or any(len(words) > shape[1] for words in tokens):
-        raise ArgumentError(
-            "tokens do not fit.",
-            expected=f"{shape[0]} lists of at most {shape[1]} words",
-            received=f"{len(tokens)} lists of {[len(words) for words in tokens]} words",
-        )
-    if titles is not None and len(titles) != shape[0]:
-        raise ArgumentError("titles do not fit.", expected=f"{shape[0]}, one per sample", received=str(len(titles)))
+    check_tokens(tokens, *shape)
+    check_texts(titles, shape[0], "titles", "sample")

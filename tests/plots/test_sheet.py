@@ -35,22 +35,26 @@ def test_a_sheet_shows_image_heatmap_and_overlay_of_each_sample():
     assert third_top < panels.images[2].get_extent()[2]
     assert (right - left) / 1.3 == pytest.approx(5 / 4)
     texts = [text.get_text() for text in panels.texts]
-    assert sorted(texts) == sorted([*"abc", *["input", "relevance", "overlay"] * 2, "all"])
+    assert sorted(texts) == sorted([*"abc", *["input", "relevance", "overlay"] * 2])
+    assert panels.get_title() == "all"
     assert [tick.get_text() for tick in bar.get_xticklabels()] == ["−2", "0", "+2"]
-    assert bar.get_xlabel() == "scale ±2, given"
+    assert bar.get_xlabel() == ("clipped at the given bound, |R| ≤ 2" if np.abs(HEATMAPS).max() > 2 else "")
 
 
 def test_a_sheet_without_images_and_bound_states_its_percentile():
     panels, bar = sheet(HEATMAPS, clip=100).axes
     assert len(panels.images) == 3
-    assert bar.get_xlabel() == f"scale ±{np.abs(HEATMAPS).max():.3g} = maximum of |relevance|"
+    assert bar.get_xlabel() == ""
+    assert bar.get_xticklabels()[2].get_text() == f"+{np.abs(HEATMAPS).max():.3g}"
+    assert sheet(HEATMAPS, clip=90).axes[1].get_xlabel().startswith("clipped at the 90th percentile, |R| ≤ ")
     assert sheet(HEATMAPS, bound=1.0, note="mine").axes[-1].get_xlabel() == "mine"
 
 
 def test_a_strip_on_a_given_scale():
     figure = strip(np.array([[0.5, -2.0]]), bound=1.0)
     assert (pixels(figure.axes[0].images[0]) == heatmap_rgb(np.array([[0.5, -1.0]]), bound=1.0)).all()
-    assert figure.axes[-1].get_xlabel() == "scale ±1, given"
+    assert figure.axes[-1].get_xlabel() == "clipped at the given bound, |R| ≤ 1"
+    assert strip(np.array([[0.5]]), bound=1.0).axes[-1].get_xlabel() == ""
     assert strip(np.array([[0.5]]), bound=1.0, note="mine").axes[-1].get_xlabel() == "mine"
 
 
