@@ -109,7 +109,7 @@ def layout(
         >>> made = layout([(0.5, 1.0), (0.5, 1.0)], [4.0, 2.0], left=1.0, right=0.5, gap=0.5, foot=0.85)
         >>> made.figure.get_size_inches()
         array([8., 4.])
-        >>> made.panel(1, 1).get_position().get_points().tolist()
+        >>> made.panel(1, 1).get_position().get_points().round(4).tolist()
         [[0.6875, 0.2125], [0.9375, 0.4625]]
     """
     inner = left + sum(widths) + gap * (len(widths) - 1) + right

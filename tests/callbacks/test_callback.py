@@ -681,7 +681,7 @@ def test_a_training_loop_of_ones_own(tmp_path):
         ({"scale": {"gradient": 1.0}, "log_dir": "logs"}, UnknownNameError, "Unknown method in scale 'gradient'"),
         ({"clip": 0.0, "log_dir": "logs"}, ArgumentError, "clip is out of range"),
         ({"images": X[:5], "log_dir": "logs"}, InputError, "images has not one entry per sample"),
-        ({"images": X - 5, "log_dir": "logs"}, ArgumentError, "The image has an unknown range"),
+        ({"images": X * np.nan, "log_dir": "logs"}, ArgumentError, "The image has no range"),
         ({"images": X[:, 0, 0], "log_dir": "logs"}, ArgumentError, "images are no images"),
         ({"validation_data": (X, Y, Y, Y)}, InputError, "tuple of another length"),
         ({"validation_data": (X, Y[:3])}, InputError, r"not one entry per sample(.|\n)*\(24, 8, 8, 1\), \(3,\)"),
