@@ -29,6 +29,16 @@ class Explainer:
 
     Raises:
         LoadError: there is no SavedModel, it is damaged, or it explains nothing.
+
+    Example:
+        >>> import keras, kxai, tempfile
+        >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(3, name="y")])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = kxai.export(kxai.LRP(model, "epsilon"), folder)
+        ...     explainer = Explainer(folder)
+        >>> replies = explainer.explain({"instances": [[1, 2, 3, 4]], "target": 2})
+        >>> sorted(replies["explanations"][0])
+        ['relevance', 'residual', 'score', 'target', 'y']
     """
 
     def __init__(self, path: str | os.PathLike, batch_size: int = 32) -> None:

@@ -222,6 +222,33 @@ def test_truncated_requests(port, model):
 
 
 @pytest.mark.slow
+def test_the_server_listens_while_it_computes():
+    if not os.environ.get("CI"):
+        pytest.importorskip("kserve", reason="KServe is not installed")
+    code = (
+        "import asyncio, threading\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "import kserve\n"
+        "from kxai.serving.kserve import _model_class\n"
+        "others_ran = threading.Event()\n"
+        "class Slow:\n"
+        "    def explain(self, payload):\n"
+        "        return others_ran.wait(20)\n"
+        "async def main():\n"
+        "    with ThreadPoolExecutor(1) as pool:\n"
+        "        model = _model_class(kserve)('digits', Slow(), pool)\n"
+        "        headers = {'cookie': 'secret', 'ce-id': '1', 'content-type': 'text/plain'}\n"
+        "        task = asyncio.create_task(model.explain({}, headers))\n"
+        "        await asyncio.sleep(0)\n"
+        "        others_ran.set()\n"
+        "        print(await task, sorted(headers))\n"
+        "asyncio.run(main())\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert run.stdout.splitlines()[-1:] == ["True ['ce-id', 'content-type']"], run.stderr
+
+
+@pytest.mark.slow
 def test_a_folder_without_a_model_is_named(tmp_path):
     if not os.environ.get("CI"):
         pytest.importorskip("kserve", reason="KServe is not installed")
