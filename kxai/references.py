@@ -9,10 +9,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, final
 
+import keras
 import numpy as np
+from keras import ops
 
-from kxai import nest
-from kxai.errors import ArgumentError
+from kxai import backend, nest
+from kxai.errors import ArgumentError, ExportError
 from kxai.seeds import check_seed, generator
 from kxai.shuffles import dinucleotide_shuffle
 
@@ -85,22 +87,35 @@ class Blur:
             raise ArgumentError("sigma is no standard deviation.", expected="a number > 0", received=repr(self.sigma))
 
     def __call__(self, inputs: Any) -> Any:
-        """The blurred inputs, structured like them."""
+        """The blurred inputs, arrays or tensors, structured like them."""
         return nest.map_leaves(self._blurred, inputs)
 
-    def _blurred(self, images: np.ndarray) -> np.ndarray:
-        if images.ndim < 3:
+    def _blurred(self, images: Any) -> Any:
+        if len(images.shape) < 3:
             raise ArgumentError(
-                "There is nothing to blur.", expected="(samples, spatial axes..., channels)", received=f"{images.shape}"
+                "There is nothing to blur.",
+                expected="(samples, spatial axes..., channels)",
+                received=f"{tuple(images.shape)}",
             )
+        arrays = isinstance(images, np.ndarray)
+        whole = "float" not in keras.backend.standardize_dtype(images.dtype)
+        found = images.astype(np.float64) if arrays else ops.cast(images, "float64")
+        for axis in range(1, len(images.shape) - 1):
+            matrix = self._matrix(int(images.shape[axis]))
+            product = (np if arrays else ops).tensordot(found, matrix, axes=(axis, 0))
+            found = (np if arrays else ops).moveaxis(product, -1, axis)
+        dtype = "float64" if whole else images.dtype
+        return found.astype(dtype) if arrays else ops.cast(found, dtype)
+
+    def _matrix(self, size: int) -> np.ndarray:
+        """(size, size): what each position of an axis adds to each blurred one."""
         radius = math.ceil(4 * self.sigma)
         weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / self.sigma) ** 2)
-        found = images.astype(np.float64)
-        for axis in range(1, images.ndim - 1):
-            padding = [(radius, radius) if i == axis else (0, 0) for i in range(images.ndim)]
-            windows = np.lib.stride_tricks.sliding_window_view(np.pad(found, padding, "symmetric"), len(weights), axis)
-            found = windows @ (weights / weights.sum())
-        return found.astype(images.dtype if images.dtype.kind == "f" else np.float64)
+        mirrored = np.pad(np.arange(size), radius, "symmetric")
+        matrix = np.zeros((size, size))
+        for blurred in range(size):
+            np.add.at(matrix[:, blurred], mirrored[blurred : blurred + len(weights)], weights / weights.sum())
+        return matrix
 
 
 @final
@@ -137,6 +152,7 @@ class Uniform:
 
     def __call__(self, inputs: Any) -> Any:
         """References (samples, count, ...), structured like the inputs."""
+        _check_arrays(self)
         arrays = nest.leaves(inputs)
         streams = iter(range(len(arrays)))
 
@@ -184,6 +200,7 @@ class DinucleotideShuffle:
 
     def __call__(self, inputs: Any) -> Any:
         """Shuffles (samples, count, length, alphabet), structured like the inputs."""
+        _check_arrays(self)
         return nest.map_leaves(self._shuffled, inputs)
 
     def _shuffled(self, sequences: np.ndarray) -> np.ndarray:
@@ -223,8 +240,6 @@ def mean(data: Any) -> Any:
         >>> mean(np.array([[1.0, 2.0], [3.0, 6.0]]))
         array([2., 4.])
     """
-    from kxai import backend
-
     count, total = 0, None
     for batch in backend.dataset_batches(data, 1, None) if backend.is_dataset(data) else [data]:
         arrays = nest.map_leaves(np.asarray, batch)
@@ -234,6 +249,14 @@ def mean(data: Any) -> Any:
     if not count:
         raise ArgumentError("There is no sample to take the mean of.", expected="at least one", received="none")
     return nest.map_leaves(lambda array: array / count, total)
+
+
+def _check_arrays(reference: object) -> None:
+    if not backend.is_eager():
+        raise ExportError(
+            f"{reference!r} draws random numbers outside of TensorFlow, so it cannot be part of a graph.",
+            expected="arrays, such as a kxai.references.Background of such references, or kxai.references.Blur",
+        )
 
 
 def _check_count(count: object) -> None:

@@ -8,14 +8,15 @@ from typing import Any, final
 
 import keras
 import numpy as np
-from keras import tree
+from keras import ops, tree
 
-from kxai.analyzers.analyzer import Analyzer, Step, Stepwise
+from kxai import backend
+from kxai.analyzers.analyzer import Step, Stepwise
 from kxai.analyzers.backward import BackwardAnalyzer, expand_globs, remembered
 from kxai.analyzers.program import Program, ReferenceValues, Start
 from kxai.analyzers.recorded import Recorded
-from kxai.analyzers.references import References, resolve_references
-from kxai.analyzers.scores import Spec, input_spec
+from kxai.analyzers.references import SERVED, References, resolve_references
+from kxai.analyzers.scores import Scorer, Spec, input_spec
 from kxai.arguments import check_flags
 from kxai.composites import Composite, Plan
 from kxai.composites.composite import Row
@@ -102,8 +103,20 @@ class DifferenceAnalyzer(BackwardAnalyzer):
         return run, resolved
 
     def recorded(self, specs: Any, target: Any = None) -> Recorded:
-        # What the gradient alone is recorded as would be another method.
-        return Analyzer.recorded(self, specs, target)
+        plan = self._plan_for(specs)
+        resolved = self._targeted(plan.graph, target, None)
+        references = self.references(specs, SERVED)
+        program = self.program(plan, resolved, [])
+        scorer = Scorer(plan.graph, resolved, self._count_trace)
+
+        def run(inputs: list[Any], data: list[Any]) -> dict[str, Any]:
+            given = references.tensors(inputs)
+            count = max(int(array.shape[0]) for array in given)
+            if count == 1:
+                return program.run(inputs, data, [array[0] for array in given])
+            return {**scorer.run(inputs, data), **_averaged(program, inputs, data, given, count)}
+
+        return Recorded(plan.graph, resolved, run)
 
     def _program(
         self, plan: Plan, target: Target, keep: tuple[str, ...], audit: bool, references: list[Any]
@@ -156,6 +169,35 @@ def _calls(
 
 def _chunk(array: np.ndarray, start: int, size: int) -> np.ndarray:
     return array[start : start + size] if len(array) > 1 else np.repeat(array, size, axis=0)
+
+
+def _averaged(
+    program: Program, inputs: list[Any], data: list[Any], references: list[Any], count: int
+) -> dict[str, Any]:
+    """Relevance and base, averaged in a loop: each step compares all samples with one reference.
+
+    Args:
+        program, inputs, data: see :meth:`Program.run`.
+        references: per input (1 or count, 1 or samples, ...).
+        count: how many there are.
+    """
+
+    def compared(inputs: list[Any], data: list[Any], rows: list[Any]) -> list[Any]:
+        found = program.run(inputs, data, rows)
+        return [found["base"], *found["relevance"]]
+
+    def step(index: Any, sums: list[Any]) -> list[Any]:
+        rows = [array[index if array.shape[0] > 1 else 0] for array in references]
+        if any(array.shape[0] != 1 for array in rows):
+            rows = [r + ops.zeros_like(x, dtype=r.dtype) for r, x in zip(rows, inputs, strict=True)]
+        return [a + ops.cast(x, "float64") for a, x in zip(sums, compared(inputs, data, rows), strict=True)]
+
+    symbols = [[keras.KerasTensor((None, *x.shape[1:]), x.dtype) for x in part] for part in (inputs, data, inputs)]
+    specs = backend.output_spec(compared, symbols)
+    samples = ops.shape(inputs[0])[0]
+    sums = backend.repeat(step, count, [ops.zeros((samples, *spec.shape[1:]), "float64") for spec in specs])
+    base, *relevance = [ops.cast(total / count, spec.dtype) for total, spec in zip(sums, specs, strict=True)]
+    return {"base": base, "relevance": relevance}
 
 
 @final

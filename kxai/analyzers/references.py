@@ -193,7 +193,7 @@ def _on_tensors(
                 raise refused(f"for input {spec.name!r} it returned {_described(part)}")
             typed = ops.cast(part, _dtype(spec))
             result.append(ops.moveaxis(typed, 1, 0) if several else typed[None])
-        if len({len(array) for array in result} - {1}) > 1:
+        if len({int(array.shape[0]) for array in result} - {1}) > 1:
             raise refused("references that are not equally many for all inputs")
         return result
 

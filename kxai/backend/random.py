@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ def normal(keys: Any, points: Any, shape: Sequence[int], dtype: str, stream: int
     """Standard normal numbers, one array per (key, point).
 
     Args:
-        keys: (rows,), of :func:`keys`.
+        keys: (rows,), of :func:`keys`; an array of one counts for all points.
         points: (rows,) integers >= 0.
         shape: of one row.
         dtype: "float32" or "float64".
@@ -57,44 +57,49 @@ def normal(keys: Any, points: Any, shape: Sequence[int], dtype: str, stream: int
     """
     counts = -(-math.prod(shape) // _PER_COUNT[dtype])  # of the counter, per point
     padded = counts * _PER_COUNT[dtype]
-
-    def draw(key: Any, start: Any, rows: list[int]) -> Any:
-        counter = tf.stack([start, tf.constant(stream, tf.uint64)])
-        return tf.raw_ops.StatelessRandomNormalV2(
-            shape=[*rows, padded], key=key[None], counter=counter, alg=_PHILOX, dtype=dtype
-        )
-
-    if not isinstance(keys, np.ndarray):
-        starts = tf.cast(points, tf.uint64) * tf.constant(counts, tf.uint64)
-        found = _rows(lambda key, start: draw(key, start, []), keys, starts, dtype)
-    else:
+    op = tf.raw_ops.StatelessRandomNormalV2
+    if isinstance(keys, np.ndarray):
+        keys = np.broadcast_to(keys, points.shape)
         # A point begins where the one before it ends: those that follow each other are drawn at once.
-        runs = [draw(keys[at], np.uint64(points[at] * counts), [size]) for at, size in _runs(keys, points)]
-        found = np.concatenate([run.numpy() for run in runs])
-    found = found[:, : math.prod(shape)]
-    return found.reshape(-1, *shape) if isinstance(found, np.ndarray) else tf.reshape(found, (-1, *shape))
+        runs = [
+            op(shape=(size, padded), key=keys[at : at + 1], counter=_counter(points[at] * counts, stream),
+               alg=_PHILOX, dtype=dtype).numpy()
+            for at, size in _runs(keys, points)
+        ]  # fmt: skip
+        found = runs[0] if len(runs) == 1 else np.concatenate(runs)
+        return found[:, : math.prod(shape)].reshape(-1, *shape)
+
+    def draw(row: Any) -> Any:
+        counter = tf.stack([row[1], tf.constant(stream, tf.uint64)])
+        return op(shape=(padded,), key=row[:1], counter=counter, alg=_PHILOX, dtype=dtype)
+
+    starts = tf.cast(points, tf.uint64) * tf.constant(counts, tf.uint64)
+    rows = tf.map_fn(draw, tf.stack([keys, starts], axis=1), fn_output_signature=dtype)
+    return tf.reshape(rows[:, : math.prod(shape)], (-1, *shape))
 
 
 def uniform(keys: Any, shape: Sequence[int], stream: int = 0) -> Any:
-    """Numbers from [0, 1), float64, one array (*shape) per key of a tensor.
+    """Numbers from [0, 1), float64, one array (*shape) per key.
 
     Args:
         keys: (samples,), of :func:`keys`.
         shape: of one row.
         stream: tells numbers of one key apart.
     """
+    counter = _counter(0, stream)
 
-    def draw(key: Any, start: Any) -> Any:
-        counter = tf.stack([start, tf.constant(stream, tf.uint64)])
+    def draw(key: Any) -> Any:
         return tf.raw_ops.StatelessRandomUniformV2(
-            shape=list(shape), key=key[None], counter=counter, alg=_PHILOX, dtype="float64"
+            shape=tuple(shape), key=key[None], counter=counter, alg=_PHILOX, dtype="float64"
         )
 
-    return tf.reshape(_rows(draw, keys, tf.zeros_like(keys), "float64"), (-1, *shape))
+    if tf.executing_eagerly():
+        return tf.stack([draw(key) for key in keys])
+    return tf.reshape(tf.map_fn(draw, keys, fn_output_signature=tf.float64), (-1, *shape))
 
 
-def _rows(draw: Callable[[Any, Any], Any], keys: Any, starts: Any, dtype: str) -> Any:
-    return tf.map_fn(lambda pair: draw(pair[0], pair[1]), tf.stack([keys, starts], axis=1), fn_output_signature=dtype)
+def _counter(start: int, stream: int) -> np.ndarray:
+    return np.array([start, stream], np.uint64)
 
 
 def _runs(keys: np.ndarray, points: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
-from keras import tree
+from keras import ops, tree
 
-from kxai.analyzers.analyzer import Analyzer, Compiled
+from kxai.analyzers.analyzer import Compiled
 from kxai.analyzers.backward import BackwardAnalyzer
 from kxai.analyzers.cam.gradient import GradCAM
 from kxai.analyzers.program import Start
@@ -71,8 +71,15 @@ class GuidedGradCAM(BackwardAnalyzer):
         return self._strip_softmax
 
     def recorded(self, specs: Any, target: Any = None) -> Recorded:
-        # What the gradient alone is recorded as would be another method.
-        return Analyzer.recorded(self, specs, target)
+        whole = super().recorded(specs, target)
+        mapped = self._map.recorded(specs, whole.target)
+        positions = self._map.positions(specs, whole.target)
+
+        def run(inputs: list[Any], data: list[Any]) -> dict[str, Any]:
+            detail, where = whole.run(inputs, data), mapped.run(inputs, data)
+            return {**detail, "relevance": _times(detail["relevance"], where["relevance"], positions)}
+
+        return replace(whole, run=run)
 
     def _prepare(
         self, specs: Any, target: Any, count: int | None, globs: tuple[str, ...], audit: bool
@@ -83,8 +90,7 @@ class GuidedGradCAM(BackwardAnalyzer):
 
         def run(batch: list[np.ndarray], data: list[np.ndarray], rows: np.ndarray) -> Explanation:
             detail, where = guided(batch, data, rows), mapped(batch, data, rows)
-            pairs = zip(tree.flatten(detail.relevance), tree.flatten(where.relevance), positions, strict=True)
-            product = [_times(signal, shown, axes) for signal, shown, axes in pairs]
+            product = _times(tree.flatten(detail.relevance), tree.flatten(where.relevance), positions)
             relevance = tree.pack_sequence_as(specs, product)
             config = {**detail.config, "notes": where.config["notes"]}
             return replace(detail, relevance=relevance, target=where.target, layers=where.layers, config=config)
@@ -92,9 +98,11 @@ class GuidedGradCAM(BackwardAnalyzer):
         return run, resolved
 
 
-def _times(signal: np.ndarray, shown: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """A signal shaped like an input times a map (batch, *sizes, 1) on the given axes of it."""
-    if not axes:
-        return signal * 0
-    shape = [size if axis in (0, *axes) else 1 for axis, size in enumerate(signal.shape)]
-    return signal * shown.reshape(shape)
+def _times(signals: list[Any], maps: list[Any], positions: list[tuple[int, ...]]) -> list[Any]:
+    """Signals shaped like the inputs times maps (batch, *sizes, 1) on the given axes of them; arrays or tensors."""
+    product = []
+    for signal, shown, axes in zip(signals, maps, positions, strict=True):
+        shape = [size if axis in axes else 1 for axis, size in enumerate(signal.shape)]
+        placed = np.reshape if isinstance(shown, np.ndarray) else ops.reshape
+        product.append(signal * placed(shown, (-1, *shape[1:])) if axes else signal * 0)
+    return product

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
-import keras
 import numpy as np
 from keras import ops, tree
 
 from kxai import backend
-from kxai.analyzers.analyzer import Analyzer
-from kxai.analyzers.cam.base import CAMAnalyzer
+from kxai.analyzers.cam.base import CAMAnalyzer, explained_edges
+from kxai.analyzers.cam.clean import Clean, fixed, given, result
 from kxai.analyzers.cam.gradient import weighted
-from kxai.analyzers.cam.scored import Clean, check_numbers, fixed, masked, result
+from kxai.analyzers.cam.scored import check_numbers, masked
 from kxai.analyzers.recorded import Recorded
 from kxai.analyzers.scores import Explained, Spec, input_spec
 from kxai.composites import Plan
 from kxai.errors import ArgumentError
-from kxai.graph.feature_maps import FeatureMap
 from kxai.graph.graph import Edge
 from kxai.reverse import backward, forward
 from kxai.targets import Target
@@ -94,84 +91,79 @@ class OptiCAM(CAMAnalyzer):
     def compiled(
         self, plan: Plan, target: Target, explained: Sequence[Edge], keep: tuple[str, ...], audit: bool
     ) -> Callable[[list[np.ndarray], list[np.ndarray]], dict[str, Any]]:
-        maps = self.maps(plan, explained)
+        run, specs = self._analysis(plan, target)
+        compiled = backend.compile(run, ([input_spec(edge) for edge in plan.graph.inputs], specs), self._jit)
+        return lambda batch, data: tree.map_structure(backend.to_numpy, compiled(batch, data))
+
+    def recorded(self, specs: Any, target: Any = None) -> Recorded:
+        plan = self._plan_for(specs)
+        resolved = self._targeted(plan.graph, target, None)
+        return Recorded(plan.graph, resolved, self._analysis(plan, resolved)[0])
+
+    def _analysis(self, plan: Plan, target: Target) -> tuple[Callable[..., dict[str, Any]], list[Spec]]:
+        """(inputs, target's numbers) -> result, of tensors; and specs of the target's numbers."""
+        maps = self.maps(plan, explained_edges(plan.graph, target))
         for found in maps:
             check_numbers(plan.graph, found, self.name)
         look = Clean(plan.graph, target, maps, self._count_trace, self._jit)
-        step = self._compiled_step(plan, target, maps)
+        explained = Explained(plan.graph, fixed(target))
 
-        def run(batch: list[np.ndarray], data: list[np.ndarray]) -> dict[str, Any]:
-            clean = look(batch, data)
-            given = [ops.cast(weights, "float32") for weights in clean["weights"]]
-            values = [clean["maps"][found.path] for found in maps]
-            ws = self._optimized(step, [ops.convert_to_tensor(x) for x in batch], values, given)
-            raws = [self.raw(a, w) for a, w in zip(values, ws, strict=True)]
-            return result(self, clean, maps, raws, batch)
+        def run(inputs: list[Any], data: list[Any]) -> dict[str, Any]:
+            clean = look.run(inputs, data)
+            weights, values = given(clean), [clean["maps"][found.path] for found in maps]
 
-        return run
-
-    def recorded(self, specs: Any, target: Any = None) -> Recorded:
-        # What the gradient alone is recorded as would be another method.
-        return Analyzer.recorded(self, specs, target)
-
-    def _optimized(self, step: Callable[..., Any], inputs: list[Any], values: list[Any], given: list[Any]) -> list[Any]:
-        """The weights of the channels, per map."""
-        count, every = len(inputs[0]), max(1, self._num_steps // _CHECKS)
-        active, before = np.ones(count, bool), np.full(count, -np.inf)
-        states = [
-            [np.full((count, a.shape[2]), start, keras.backend.standardize_dtype(a.dtype)) for start in (_FIRST, 0, 0)]
-            for a in values
-        ]
-        for number in range(self._num_steps):
-            score, after = step(inputs, values, given, states, np.float32(number + 1))
-            if number % every == 0:
-                # The loss rises where the score falls.
-                score = backend.to_numpy(score)
-                active, before = active & (score >= before - _ROUNDING * np.abs(score)), score
-                if not active.any():
-                    break
-            states = tree.map_structure(
-                lambda new, old: np.where(active[:, None], backend.to_numpy(new), old),  # noqa: B023 (called at once)
-                after,
-                states,
-            )
-        return [w for w, _, _ in states]
-
-    def _compiled_step(self, plan: Plan, target: Target, maps: Sequence[FeatureMap]) -> Callable[..., Any]:
-        """(inputs, feature maps, target's weights, states, number of the step) -> score, states after the step.
-
-        A state is the weights and Adam's two means of their gradient, per map.
-        """
-        graph = plan.graph
-        explained = Explained(graph, fixed(target))
-
-        def run(inputs: list[Any], values: list[Any], given: list[Any], states: list[Any], number: Any) -> Any:
-            self._count_trace()
-
-            def mask(*ws: Any) -> tuple[Any, ...]:
+            def masks(*ws: Any) -> tuple[Any, ...]:
                 result = list(inputs)
                 for found, a, w in zip(maps, values, ws, strict=True):
                     for position in found.inputs:
                         result[position] = masked(found, position, inputs[position], self._scaled(a, w))
                 return tuple(result)
 
-            seen, pull = backend.vjp(mask, *(w for w, _, _ in states))
-            passed = forward(plan, list(seen))
-            weights, score, _ = explained.weights([passed.values[edge] for edge in graph.explained], given)
-            start = {graph.explained[position]: t for position, t in weights.items()}
-            gradients = pull(backward(plan, passed, start).inputs)
-            rate = self._learning_rate
-            return score, [_adam(state, -g, number, rate) for state, g in zip(states, gradients, strict=True)]
+            def slopes(ws: list[Any]) -> tuple[Any, list[Any]]:
+                """The score behind the masks, and its derivative by the weights."""
+                seen, pull = backend.vjp(masks, *ws)
+                passed = forward(plan, list(seen))
+                picked, score, _ = explained.weights([passed.values[edge] for edge in plan.graph.explained], weights)
+                start = {plan.graph.explained[position]: t for position, t in picked.items()}
+                return score, pull(backward(plan, passed, start).inputs)
 
-        maps_specs = [Spec((None, math.prod(found.sizes), found.channels), _wide(found)) for found in maps]
-        weights_specs = [[Spec((None, found.channels), _wide(found))] * 3 for found in maps]
-        inputs_specs = [input_spec(edge) for edge in graph.inputs]
-        signature = (inputs_specs, maps_specs, explained.specs, weights_specs, Spec((), "float32"))
-        return backend.compile(run, signature, self._jit)
+            ws = self._optimized(slopes, [a[:, 0] for a in values], clean["score"])
+            return result(self, clean, maps, [self.raw(a, w) for a, w in zip(values, ws, strict=True)], inputs)
 
+        return run, Explained(plan.graph, target).specs
 
-def _wide(found: FeatureMap) -> str:
-    return "float32" if "16" in found.edge.dtype else found.edge.dtype
+    def _optimized(
+        self, slopes: Callable[[list[Any]], tuple[Any, list[Any]]], like: list[Any], score: Any
+    ) -> list[Any]:
+        """The weights of the channels, per map.
+
+        Args:
+            slopes: weights -> score, derivatives.
+            like: tensors shaped like the weights.
+            score: of the clean input.
+        """
+        every = max(1, self._num_steps // _CHECKS)
+
+        def step(index: Any, carried: Any) -> Any:
+            states, active, before = carried
+            score, gradients = slopes([w for w, _, _ in states])
+            # The loss rises where the score falls.
+            holds = active & (score >= before - _ROUNDING * ops.abs(score))
+            looks = index % every == 0
+            active, before = ops.where(looks, holds, active), ops.where(looks, score, before)
+            number = index + 1
+            after = [_adam(state, -g, number, self._learning_rate) for state, g in zip(states, gradients, strict=True)]
+            return (
+                tree.map_structure(lambda new, old: ops.where(active[:, None], new, old), after, states),
+                active,
+                before,
+            )
+
+        # A state is the weights and Adam's two means of their gradient.
+        states = [[ops.full_like(x, start) for start in (_FIRST, 0, 0)] for x in like]
+        carried = states, ops.ones_like(score, "bool"), ops.full_like(score, -np.inf)
+        last, _, _ = backend.repeat(step, self._num_steps, carried, going=lambda carried: ops.any(carried[1]))
+        return [w for w, _, _ in last]
 
 
 def _adam(state: Sequence[Any], g: Any, number: Any, rate: float) -> list[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, final
 
 import keras
@@ -13,8 +12,9 @@ import numpy as np
 from keras import ops, tree
 
 from kxai import backend
-from kxai.analyzers.analyzer import Analyzer, Step, Stepwise
-from kxai.analyzers.cam.base import CAMAnalyzer, activations, input_sizes
+from kxai.analyzers.analyzer import Step, Stepwise
+from kxai.analyzers.cam.base import CAMAnalyzer, activations, explained_edges, input_sizes
+from kxai.analyzers.cam.clean import Clean, fixed, given, result
 from kxai.analyzers.cam.gradient import weighted
 from kxai.analyzers.recorded import Recorded
 from kxai.analyzers.scores import Explained, Spec, input_spec
@@ -27,6 +27,8 @@ from kxai.graph.graph import Edge, Graph
 from kxai.graph.layout import as_edge, per_sample
 from kxai.targets import Target
 
+_UNDEFINED = "Ablation-CAM divides by the score, which is 0."
+_FIX = "explain another target, or use grad_cam."
 _TINY = 1e-8  # added to the range of a channel, as the authors do
 
 
@@ -58,8 +60,27 @@ class ScoredCAM(CAMAnalyzer):
         return chunked, resolved
 
     def recorded(self, specs: Any, target: Any = None) -> Recorded:
-        # What the gradient alone is recorded as would be another method.
-        return Analyzer.recorded(self, specs, target)
+        plan = self._plan_for(specs)
+        resolved = self._targeted(plan.graph, target, None)
+        maps = self.maps(plan, explained_edges(plan.graph, resolved))
+        look = Clean(plan.graph, resolved, maps, self._count_trace, self._jit)
+        scorers = [
+            _Scorer(self, plan.graph, self.tail(plan.graph, found), resolved, found, found.edge.dtype) for found in maps
+        ]
+
+        def run(inputs: list[Any], data: list[Any]) -> dict[str, Any]:
+            clean = look.run(inputs, data)
+            raws = []
+            for found, scorer in zip(maps, scorers, strict=True):
+                scores = scorer.run(inputs, clean["values"][found.path], given(clean), clean["score"])
+                raws.append(self._weighted(clean["maps"][found.path], clean["score"], scores))
+            return result(self, clean, maps, raws, inputs)
+
+        return Recorded(plan.graph, resolved, run)
+
+    def _weighted(self, activations: Any, score: Any, scores: Any) -> Any:
+        """The map before its ReLU, (batch, positions)."""
+        return weighted(activations, ops.cast(self.weights(score, scores), activations.dtype))
 
     @abstractmethod
     def tail(self, graph: Graph, found: FeatureMap) -> Graph:
@@ -82,7 +103,7 @@ class ScoredCAM(CAMAnalyzer):
         """
 
     @abstractmethod
-    def weights(self, score: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    def weights(self, score: Any, scores: Any) -> Any:
         """alpha, (batch, channels).
 
         Args:
@@ -111,86 +132,15 @@ class ScoredCAM(CAMAnalyzer):
 
         def run(batch: list[np.ndarray], data: list[np.ndarray]) -> dict[str, Any]:
             clean = forward(batch, data)
-            given = [ops.cast(weights, "float32") for weights in clean["weights"]]
             raws = []
             for found, tail in zip(maps, tails, strict=True):
                 value = clean["values"][found.path]
-                scores = scorer(found, tail, value)(batch, value, given, self._chunk.rows)
-                alpha = self.weights(backend.to_numpy(clean["score"]), scores)
-                raws.append(weighted(clean["maps"][found.path], ops.cast(alpha, clean["maps"][found.path].dtype)))
-            return result(self, clean, maps, raws, batch)
+                scores = scorer(found, tail, value)(batch, value, given(clean), self._chunk.rows)
+                raws.append(self._weighted(clean["maps"][found.path], clean["score"], scores))
+            arrays: dict[str, Any] = tree.map_structure(backend.to_numpy, result(self, clean, maps, raws, batch))
+            return arrays
 
         return run
-
-
-def result(method: CAMAnalyzer, clean: dict[str, Any], maps: Sequence[FeatureMap], raws: Sequence[Any],
-           inputs: list[np.ndarray]) -> dict[str, Any]:  # fmt: skip
-    """What :meth:`BackwardAnalyzer.compiled` returns for a batch.
-
-    Args:
-        method: the analyzer.
-        clean: of :class:`Clean`.
-        maps, raws: see :meth:`CAMAnalyzer.shown`.
-        inputs: of the batch.
-    """
-    found = {
-        "outputs": clean["outputs"],
-        "relevance": method.placed(maps, raws, inputs),
-        "score": clean["score"],
-        "chosen": clean["chosen"],
-        "kept": method.shown(maps, raws),
-        "absorbed": {},
-    }
-    arrays: dict[str, Any] = tree.map_structure(backend.to_numpy, found)
-    return arrays
-
-
-@final
-class Clean:
-    """One forward pass: outputs, score, what is explained of them, and the feature maps.
-
-    Args:
-        graph: of the plan.
-        target: gives the form.
-        maps: the feature maps.
-        traced: called whenever the function is traced.
-        jit: compile with XLA.
-    """
-
-    def __init__(
-        self, graph: Graph, target: Target, maps: Sequence[FeatureMap], traced: Callable[[], None], jit: bool
-    ) -> None:
-        self._graph, self._maps, self._traced = graph, maps, traced
-        self._explained = Explained(graph, target)
-        inputs = [input_spec(edge) for edge in graph.inputs]
-        self._function: Callable[..., Any] = backend.compile(self._run, (inputs, self._explained.specs), jit)
-
-    def __call__(self, inputs: list[np.ndarray], data: list[np.ndarray]) -> dict[str, Any]:
-        """Tensors: outputs, score, chosen, weights per part of the target, values and maps by path."""
-        result: dict[str, Any] = self._function(inputs, data)
-        return result
-
-    def _run(self, inputs: list[Any], data: list[Any]) -> dict[str, Any]:
-        self._traced()
-        values = self._graph.values(inputs)
-        weights, score, chosen = self._explained.weights([values[edge] for edge in self._graph.explained], data)
-        return {
-            "outputs": [values[edge] for edge in self._graph.outputs],
-            "score": score,
-            "chosen": chosen,
-            "weights": [weights[part.output] for part in self._explained.target.parts],
-            "values": {found.path: values[found.edge] for found in self._maps},
-            "maps": {found.path: activations(found, values) for found in self._maps},
-        }
-
-
-def fixed(target: Target) -> Target:
-    """The target, as weights over the outputs where it is not a callable: the predicted class of the clean input stays.
-
-    Args:
-        target: of any form.
-    """
-    return replace(target, parts=tuple(replace(part, form="weights") for part in target.parts))
 
 
 @final
@@ -221,15 +171,33 @@ class _Scorer:
         ]
         return np.concatenate(parts).reshape(count, channels)
 
+    def run(self, inputs: list[Any], value: Any, given: list[Any], score: Any) -> Any:
+        """The same inside whatever compiled function calls it: a loop over the channels.
+
+        Args:
+            inputs, value, given: of the clean run.
+            score: of the clean run, (batch,).
+        """
+
+        def step(_: Any, read: list[Any]) -> Any:
+            return [], [self._scores(inputs, value, given, ops.zeros_like(score, "int32") + read[0])]
+
+        channels = ops.arange(self._found.channels, dtype="int32")
+        _, (scores,) = backend.scan(step, [], [channels], [((None,), score.dtype)])
+        return ops.transpose(scores)
+
     def _run(self, inputs: list[Any], value: Any, given: list[Any], sample: Any, channel: Any) -> Any:
         self._method._count_trace()
         edge = self._found.edge
         picked = [ops.take(x, sample, axis=0) for x in inputs]
         rows = as_edge(ops.take(per_sample(value, edge), sample, axis=0), edge)
-        rows = backend.with_shape(rows, edge.shape)
-        values = self._tail.values(self._method.changed(self._found, picked, rows, channel))
-        outputs = [values[edge] for edge in self._tail.explained]
-        return self._explained.weights(outputs, [ops.take(weights, sample, axis=0) for weights in given])[1]
+        return self._scores(picked, rows, [ops.take(weights, sample, axis=0) for weights in given], channel)
+
+    def _scores(self, inputs: list[Any], value: Any, given: list[Any], channel: Any) -> Any:
+        """The score of each row without, or with, its channel."""
+        value = backend.with_shape(value, self._found.edge.shape)
+        values = self._tail.values(self._method.changed(self._found, inputs, value, channel))
+        return self._explained.weights([values[edge] for edge in self._tail.explained], given)[1]
 
 
 @final
@@ -276,10 +244,9 @@ class ScoreCAM(ScoredCAM):
             for position, x in enumerate(inputs)
         ]
 
-    def weights(self, score: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
-        alpha: np.ndarray = exponentials / exponentials.sum(axis=1, keepdims=True)
-        return alpha
+    def weights(self, score: Any, scores: Any) -> Any:
+        exponentials = ops.exp(scores - ops.max(scores, axis=1, keepdims=True))
+        return exponentials / ops.sum(exponentials, axis=1, keepdims=True)
 
 
 def check_numbers(graph: Graph, found: FeatureMap, name: str) -> None:
@@ -359,15 +326,17 @@ class AblationCAM(ScoredCAM):
         others = 1 - ops.one_hot(channels, found.channels, dtype="float32")
         return [*inputs, found.scaled(value, others)]
 
-    def weights(self, score: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    def weights(self, score: Any, scores: Any) -> Any:
         drop = score[:, None] - scores
-        undefined = (score == 0) & np.any(drop != 0, axis=1)
-        if undefined.any():
+        undefined = (score == 0) & ops.any(drop != 0, axis=1)
+        alpha = drop / ops.where(score == 0, ops.ones_like(score), ops.abs(score))[:, None]
+        if not backend.is_eager():
+            return backend.asserted(alpha, ops.logical_not(undefined), f"{_UNDEFINED} {_FIX}")
+        if ops.any(undefined):
             raise NumericalError(
-                "Ablation-CAM divides by the score, which is 0.",
+                _UNDEFINED,
                 expected="scores other than 0",
-                received=f"0 for {undefined.sum()} of {len(score)} samples of a batch",
-                fix="explain another target, or use grad_cam.",
+                received=f"0 for {int(ops.sum(undefined))} of {len(score)} samples of a batch",
+                fix=_FIX,
             )
-        alpha: np.ndarray = drop / np.where(score == 0, 1, np.abs(score))[:, None]
         return alpha

@@ -29,13 +29,13 @@ class Walk(ABC):
     """The points of one batch, and how the results there add up; of arrays, or of tensors where it is recorded.
 
     Attributes:
-        count: points per sample.
+        weights: of the points of a sample, (points,) in float64.
         base: of the explanation.
         sums: how many totals there are per array of results.
         relative: whether results are taken relative to that of the first point.
     """
 
-    count: int
+    weights: Any
     base: Any
     sums: int = 1
     relative: bool = False
@@ -45,19 +45,19 @@ class Walk(ABC):
         """Values at points, one row each.
 
         Args:
-            samples: (rows,), which sample of the batch.
+            samples: (rows,), which sample of the batch; or (1,), the same for all.
             points: (rows,), which of its points.
         """
 
-    @abstractmethod
-    def fold(self, samples: Any, points: Any, results: list[Any], first: list[Any]) -> list[Any]:
-        """What the results at these points add to the totals, one row each, in float64.
+    def counted(self, samples: Any, points: Any, results: list[Any], first: list[Any]) -> list[Any]:
+        """What is summed of the results at these points, weighted; one row each.
 
         Args:
             samples, points: as of :meth:`at`.
             results: there.
-            first: results at each sample's first point, one row (or one for all); empty unless ``relative``.
+            first: results at each sample's first point, as many rows as ``samples``; empty unless ``relative``.
         """
+        return results
 
     def finish(self, totals: list[Any]) -> list[Any]:
         """Relevance, from the totals."""
@@ -224,30 +224,34 @@ def _check_stateless(plan: Plan) -> None:
 
 def _walked(field: Field, clean: Clean, walk: Walk, calls: AtOnce) -> Iterator[tuple[float, list[Arrays]]]:
     """After every chunk of points: (its share of all, relevance of the samples that it completed)."""
-    total = walk.count * len(clean.rows)
+    count = len(walk.weights)
+    total = count * len(clean.rows)
     totals: Arrays = []
     first: Arrays = []
     for start in range(0, total, calls.size):
         stop = min(start + calls.size, total)
-        samples, points = np.divmod(np.arange(start, stop), walk.count)
-        results = field.at(walk.at(samples, points), samples, clean, calls)
-        finished = []
-        for begin, end in _pieces(start, stop, walk.count):
-            own = slice(begin - start, end - start)
-            rows = [array[own] for array in results]
-            if begin % walk.count == 0:
-                first = [array[:1] for array in rows] if walk.relative else []
-            parts = [part.sum(axis=0) for part in walk.fold(samples[own], points[own], rows, first)]
-            totals = [a + b for a, b in zip(totals, parts, strict=True)] if begin % walk.count else parts
-            if end % walk.count == 0:
+        pieces = [(begin // count, begin % count, end - begin) for begin, end in _pieces(start, stop, count)]
+        points = [walk.at(np.array([sample]), np.arange(at, at + size)) for sample, at, size in pieces]
+        rows = [column[0] if len(column) == 1 else np.concatenate(column) for column in zip(*points, strict=True)]
+        results = field.at(rows, np.arange(start, stop) // count, clean, calls)
+        finished, place = [], 0
+        for sample, at, size in pieces:
+            own = [array[place : place + size] for array in results]
+            place += size
+            if at == 0:
+                first = [array[:1] for array in own] if walk.relative else []
+            found = walk.counted(np.array([sample]), np.arange(at, at + size), own, first)
+            parts = [_summed(walk.weights[at : at + size], array) for array in found]
+            totals = [a + b for a, b in zip(totals, parts, strict=True)] if at else parts
+            if at + size == count:
                 pairs = zip(walk.finish(totals), results, strict=True)
-                finished.append([flat.astype(array.dtype) for flat, array in pairs])
+                finished.append([sums.astype(array.dtype) for sums, array in pairs])
         yield (stop - start) / total, finished
 
 
 def _looped(field: TensorField, clean: Clean, walk: Walk, calls: Recording) -> list[Any]:
     """The same in a loop over the points; each step computes one of every sample."""
-    count = ops.shape(clean.inputs[0])[0]
+    count, weights = ops.shape(clean.inputs[0])[0], calls.given(walk.weights)
     samples = ops.arange(count, dtype="int32")
     results = field.results(clean)
     zeros = [ops.zeros((count, *spec.shape[1:]), "float64") for spec in [*results] * walk.sums]
@@ -258,10 +262,11 @@ def _looped(field: TensorField, clean: Clean, walk: Walk, calls: Recording) -> l
         points = ops.zeros_like(samples) + index
         found = field.at(walk.at(samples, points), samples, clean, calls)
         first = [ops.where(index == 0, new, old) for new, old in zip(found, first, strict=False)]
-        parts = walk.fold(samples, points, found, first)
+        counted = walk.counted(samples, points, found, first)
+        parts = [weights[index] * ops.cast(x, "float64") for x in counted]
         return [a + b for a, b in zip(totals, parts, strict=True)], first
 
-    totals, _ = backend.repeat(step, walk.count, (zeros, first))
+    totals, _ = backend.repeat(step, walk.weights.shape[0], (zeros, first))
     return [ops.cast(total, spec.dtype) for total, spec in zip(walk.finish(totals), results, strict=True)]
 
 
@@ -271,3 +276,10 @@ def _pieces(start: int, stop: int, count: int) -> Iterator[tuple[int, int]]:
         end = min(stop, start - start % count + count)
         yield start, end
         start = end
+
+
+def _summed(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The weighted sum, in float64."""
+    flat = rows.reshape(len(rows), -1).astype(np.float64, copy=False)
+    total: np.ndarray = weights @ flat
+    return total.reshape(rows.shape[1:])

@@ -45,6 +45,12 @@ def along(rows: Any, like: Any) -> Any:
     return reshape(rows, (-1, *(1,) * (len(like.shape) - 1)))
 
 
+def difference(x: Any, y: Any) -> Any:
+    """x - y, in float64."""
+    arrays = isinstance(x, np.ndarray)
+    return np.subtract(x, y, dtype=np.float64) if arrays else ops.cast(x, "float64") - ops.cast(y, "float64")
+
+
 def where(condition: Any, x: Any, y: Any) -> Any:
     """x or y."""
     arrays = isinstance(condition, np.ndarray)

@@ -13,7 +13,7 @@ from kxai.analyzers.analyzer import Analyzer, shown
 from kxai.analyzers.sampling import grids
 from kxai.analyzers.sampling.base import MakeWalk, SamplingAnalyzer, Walk
 from kxai.analyzers.sampling.calls import Calls
-from kxai.analyzers.sampling.either import along, cast, dtype_of, positive, take
+from kxai.analyzers.sampling.either import along, cast, difference, dtype_of, positive, take
 from kxai.analyzers.sampling.fields import AnalyzerField, Clean, Field, RecordedField, TensorField
 from kxai.arguments import check_flags
 from kxai.composites import Plan
@@ -34,19 +34,18 @@ class NoiseWalk(Walk):
     """
 
     def __init__(self, values: list[Any], deviations: list[Any], keys: Any, count: int, base: Any) -> None:
-        self.count, self.base = count, base * 0
+        self.weights, self.base = np.full(count, 1 / count), base * 0
         self._values, self._deviations, self._keys = values, deviations, keys
 
     def at(self, samples: Any, points: Any) -> list[Any]:
         keys, found = take(self._keys, samples), []
         for stream, (values, deviation) in enumerate(zip(self._values, self._deviations, strict=True)):
             x = take(values, samples)
-            noise = backend.normal(keys, points, x.shape[1:], dtype_of(x), stream)
-            found.append(x + along(take(deviation, samples), x) * noise)
+            point = backend.normal(keys, points, x.shape[1:], dtype_of(x), stream)
+            point *= along(take(deviation, samples), x)
+            point += x
+            found.append(point)
         return found
-
-    def fold(self, samples: Any, points: Any, results: list[Any], first: list[Any]) -> list[Any]:
-        return [cast(x, "float64") / self.count for x in results]
 
 
 @final
@@ -62,8 +61,8 @@ class MeanWalk(NoiseWalk):
 class SquareWalk(NoiseWalk):
     """The mean of the squares."""
 
-    def fold(self, samples: Any, points: Any, results: list[Any], first: list[Any]) -> list[Any]:
-        return [cast(x, "float64") ** 2 / self.count for x in results]
+    def counted(self, samples: Any, points: Any, results: list[Any], first: list[Any]) -> list[Any]:
+        return [cast(x, "float64") ** 2 for x in results]
 
 
 @final
@@ -74,9 +73,9 @@ class VarianceWalk(NoiseWalk):
     # Taken relative to the first result, equal results have no variance, not even by rounding.
     relative = True
 
-    def fold(self, samples: Any, points: Any, results: list[Any], first: list[Any]) -> list[Any]:
-        moved = [cast(x, "float64") - cast(y, "float64") for x, y in zip(results, first, strict=True)]
-        return [*(x / self.count for x in moved), *(x**2 / self.count for x in moved)]
+    def counted(self, samples: Any, points: Any, results: list[Any], first: list[Any]) -> list[Any]:
+        moved = [difference(x, y) for x, y in zip(results, first, strict=True)]
+        return [*moved, *(x**2 for x in moved)]
 
     def finish(self, totals: list[Any]) -> list[Any]:
         half = len(totals) // 2

@@ -12,7 +12,17 @@ import numpy as np
 from kxai.analyzers.references import resolve_references
 from kxai.analyzers.sampling.base import Walk
 from kxai.analyzers.sampling.calls import Calls
-from kxai.analyzers.sampling.either import along, cast, dtype_of, is_float, length, reshape, take, where
+from kxai.analyzers.sampling.either import (
+    along,
+    cast,
+    difference,
+    dtype_of,
+    is_float,
+    length,
+    reshape,
+    take,
+    where,
+)
 from kxai.analyzers.sampling.fields import Clean, GradientField
 from kxai.errors import KxaiWarning
 from kxai.references import Inputs
@@ -62,13 +72,13 @@ class PathWalk(Walk):
     """
 
     def __init__(self, values: list[Any], baselines: list[Any], draw: Draw, times: str, base: Any) -> None:
-        self.count, self.base = draw.weights.shape[0], base
+        self.weights, self.base = draw.weights, base
         self._values, self._draw, self._times = values, draw, times
         self._baselines = [(r.shape[:2], reshape(r, (-1, *r.shape[2:]))) for r in baselines]
 
     def _entry(self, table: Any, samples: Any, points: Any) -> Any:
         """Of a table (1 or samples, points), per row."""
-        return take(reshape(table, (-1,)), points if table.shape[0] == 1 else samples * self.count + points)
+        return take(reshape(table, (-1,)), points if table.shape[0] == 1 else samples * table.shape[1] + points)
 
     def _ends(self, samples: Any, points: Any) -> Iterator[tuple[Any, Any]]:
         """Per changed array (inputs, baselines), one row each; one baseline where there is only one."""
@@ -85,20 +95,20 @@ class PathWalk(Walk):
             if is_float(x):
                 # So the ends are met exactly.
                 a = along(cast(alphas, dtype_of(x)), x)
-                found.append(a * x + (1 - a) * r)
+                point = a * x
+                point += (1 - a) * r
+                found.append(point)
             else:  # only one end or the other
                 found.append(where(along(alphas, x) > 0, x, r))
             if self._times == "direction":
-                directions.append(x - r)
+                directions.append(x - r + point * 0)
         return [*found, *directions]
 
-    def fold(self, samples: Any, points: Any, results: list[Any], first: list[Any]) -> list[Any]:
-        weights = take(self._draw.weights, points)
-        found = [cast(x, "float64") * along(weights, x) for x in results]
+    def counted(self, samples: Any, points: Any, results: list[Any], first: list[Any]) -> list[Any]:
         if self._times != "difference":
-            return found
+            return results
         ends = self._ends(samples, points)
-        return [y * (cast(x, "float64") - cast(r, "float64")) for y, (x, r) in zip(found, ends, strict=True)]
+        return [cast(y, "float64") * difference(x, r) for y, (x, r) in zip(results, ends, strict=True)]
 
 
 def resolve_baselines(value: Any, moved: Any, inputs: Any, count: int | None, name: str = "baseline") -> Baselines:
