@@ -22,6 +22,8 @@ if keras.backend.backend() != "tensorflow":
         fix="set the environment variable KERAS_BACKEND=tensorflow before Keras is first imported.",
     )
 
+from kxai.backend.black_box import SavedModel
+from kxai.backend.checkpoints import Checkpoint, stored_bytes
 from kxai.backend.dispatch import foreign_calls, output_spec
 from kxai.backend.random import keys, normal, uniform
 from kxai.backend.summaries import Summaries
@@ -47,9 +49,11 @@ from kxai.backend.tensorflow import (
 
 __all__ = [
     "ACTIVATIONS",
+    "Checkpoint",
     "NoDerivative",
     "asserted",
     "Summaries",
+    "SavedModel",
     "compile",
     "constant",
     "dataset_batches",
@@ -63,6 +67,7 @@ __all__ = [
     "output_spec",
     "repeat",
     "scan",
+    "stored_bytes",
     "to_numpy",
     "trace_count",
     "uniform",

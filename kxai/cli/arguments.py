@@ -23,12 +23,14 @@ PREPROCESS_HELP = """preprocess, from RGB in 0..255 to what the model was traine
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds MODEL and --unsafe.
+    """Adds MODEL, --weights, --endpoint and --unsafe.
 
     Args:
         parser: the command's parser.
     """
-    parser.add_argument("model", metavar="MODEL", help="a .keras or .h5 file")
+    parser.add_argument("model", metavar="MODEL", help="a .keras, .h5 or .json file, or a SavedModel folder")
+    parser.add_argument("--weights", metavar="FILE", help="for a .json file; default that of the same name beside it")
+    parser.add_argument("--endpoint", metavar="NAME", help="call this signature of a SavedModel, as a black box")
     parser.add_argument(
         "--unsafe",
         action="store_true",
@@ -58,16 +60,20 @@ def load_model(arguments: argparse.Namespace) -> keras.Model:
 
     Raises:
         LoadError: it cannot be loaded.
+        ArgumentError: --weights or --endpoint has no effect on this kind of file.
     """
     with notices_dropped():
         from kxai.loading import load
 
+    given = {"safe_mode": not arguments.unsafe, "weights": arguments.weights, "endpoint": arguments.endpoint}
     try:
-        return load(arguments.model, safe_mode=not arguments.unsafe)
+        return load(arguments.model, **given)
     except LoadError as error:
-        if "safe_mode=False" not in str(error):
+        options = {"safe_mode=False": "--unsafe", "weights=": "--weights FILE", "endpoint=": "--endpoint NAME"}
+        named = [option for setting, option in options.items() if setting in str(error)]
+        if not named:
             raise
-        raise LoadError(f"{error}\n  On the command line: --unsafe.") from error
+        raise LoadError(f"{error}\n  On the command line: {', '.join(named)}.") from error
 
 
 def add_settings(parser: argparse.ArgumentParser, given: str = "") -> None:

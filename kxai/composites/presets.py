@@ -18,6 +18,7 @@ from kxai.composites.composite import (
     first,
     first_convolution,
     gated,
+    is_black_box,
     preprocessing,
     shifting,
     switched,
@@ -281,7 +282,12 @@ def deconvnet(other_activations: str = "error") -> Composite:
 
 
 def _gradient_but(name: str, rule: Rule) -> Composite:
-    return Composite(name, ((Kind.ELEMENTWISE, rule), (anything, Gradient())), merge=False)
+    return Composite(name, ((Kind.ELEMENTWISE, rule), (_visible, Gradient())), merge=False)
+
+
+def _visible(node: Node, facts: Facts) -> bool:
+    # In a black box there may be activations that the rule would have changed.
+    return not is_black_box(node)
 
 
 # The LRP family, by name.

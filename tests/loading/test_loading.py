@@ -15,7 +15,7 @@ import pytest
 from kxai.errors import LoadError
 from kxai.loading import load
 
-SHARED = Path(__file__).parent.parent.parent / "shared" / "models"
+SHARED = Path(__file__).parents[3] / "shared" / "models"
 
 pytestmark = pytest.mark.filterwarnings("ignore:Do not pass an `input_shape`")
 
@@ -149,34 +149,19 @@ def test_keras2_operations(tmp_path):
     def recorded(config):
         config["config"]["layers"][1]["class_name"] = "TFOpLambda"
 
-    text, cause = message(edited(saved(dense(), tmp_path / "old.h5"), recorded))
+    text, _ = message(edited(saved(dense(), tmp_path / "old.h5"), recorded))
     assert "TensorFlow operations in the way of Keras 2" in text
     assert "Received: TFOpLambda" in text
-    assert isinstance(cause, ValueError)
-
-
-def test_keras2_archive(tmp_path):
-    path = saved(dense(), tmp_path / "new.keras")
-    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(tmp_path / "old.keras", "w") as old:
-        for name in archive.namelist():
-            content = archive.read(name)
-            if name == "config.json":
-                content = content.replace(b'"module": "keras"', b'"module": "keras.src.engine.sequential"', 1)
-            old.writestr(name, content)
-    text, _ = message(tmp_path / "old.keras")
-    assert "was saved by Keras 2" in text
-    assert "save it as .h5" in text
 
 
 @pytest.mark.parametrize("ending", ["keras", "h5"])
 def test_lambda_is_refused_unless_trusted(tmp_path, ending):
     model = dense(keras.layers.Lambda(lambda x: 2 * x, name="twice", output_shape=(4,)))
     path = saved(model, tmp_path / f"lambda.{ending}")
-    text, cause = message(path)
+    text, _ = message(path)
     assert "holds Python code that loading would run" in text
     assert "Lambda layers 'twice'" in text
     assert "only if you trust the origin of this file: load it with safe_mode=False" in text
-    assert isinstance(cause, ValueError)
     assert load(path, safe_mode=False)(np.ones((1, 4))).numpy().tolist() == [[2.0] * 4]
 
 
@@ -191,13 +176,16 @@ def test_lambda_is_refused_unless_trusted(tmp_path, ending):
 def test_unknown_object_is_named(tmp_path, forgotten, ending, layer, name, value):
     path = saved(dense(layer()), tmp_path / f"custom.{ending}")
     forgotten()
-    text, cause = message(path)
+    text, _ = message(path)
     assert f"objects that are not part of Keras: {name}.\n" in text
     assert f"pass custom_objects={{'{name}': ...}}" in text
     assert "Received: custom_objects with nothing in it" in text
-    assert cause is not None
     assert "custom_objects with other" in message(path, custom_objects={"other": value})[0]
     assert load(path, custom_objects={name: value}).name == "toy"
+    # Keras itself says it where nothing is checked before.
+    text, cause = message(path, safe_mode=False)
+    assert name.split(">")[1] in text
+    assert cause is not None
 
 
 @pytest.mark.parametrize("name", ["toy.keras", "toy.h5"])
@@ -239,14 +227,6 @@ def test_weights_only(tmp_path):
     text, _ = message(tmp_path / "toy.weights.h5")
     assert "holds no model, at most weights" in text
     assert "model.load_weights(path)" in text
-
-
-def test_saved_model(tmp_path):
-    dense().export(tmp_path / "exported", verbose=False)
-    text, _ = message(tmp_path / "exported")
-    assert "is a SavedModel" in text
-    assert "model.save('name.keras')" in text
-    assert "keras.layers.TFSMLayer(" in text
 
 
 def test_folder_names_its_models(tmp_path):

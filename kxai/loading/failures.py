@@ -1,0 +1,106 @@
+"""Whatever goes wrong, told in one way: what the file is and what can be done about it."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+
+from kxai.errors import LoadError
+from kxai.loading.request import Request
+
+
+@contextmanager
+def of_archive(path: Path) -> Iterator[None]:
+    """Explains what is wrong with an archive.
+
+    Args:
+        path: of the archive.
+
+    Raises:
+        LoadError: anything was.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise LoadError(
+            f"{path} is a zip archive without a Keras model in it.",
+            expected="config.json and model.weights.h5 in the archive",
+            received=_first_line(error),
+            fix="save the model with model.save('name.keras').",
+        ) from error
+    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
+        raise _damaged(path, error) from error
+
+
+@contextmanager
+def told(request: Request, kind: str) -> Iterator[None]:
+    """Turns any error of Keras, which raises nearly every kind of exception, into one that says what can be done.
+
+    Args:
+        request: what is asked for.
+        kind: of the file.
+
+    Raises:
+        LoadError: anything went wrong.
+    """
+    try:
+        yield
+    except LoadError:
+        raise
+    except Exception as error:
+        raise _explained(request, kind, error) from error
+
+
+def weights_only(path: Path) -> LoadError:
+    """The error of an HDF5 file without a model.
+
+    Args:
+        path: of the file.
+    """
+    return LoadError(
+        f"{path} holds no model, at most weights.",
+        expected="an .h5 file written by model.save",
+        received="HDF5 without the attribute model_config",
+        fix="give the configuration, too: kxai.load('model.json', weights='name.weights.h5'); or build the model in "
+        "code and call model.load_weights(path), then give kxai the model.",
+    )
+
+
+def _explained(request: Request, kind: str, error: Exception) -> LoadError:
+    path = request.path
+    if isinstance(error, OSError) and kind == "hdf5":
+        return _damaged(path, error)
+    if missing := re.findall(r"(?:Could not locate (?:class|function)|Unknown layer:) '([^']+)'", str(error)):
+        return LoadError(
+            f"{path} uses objects that are not part of Keras: {', '.join(dict.fromkeys(missing))}.",
+            expected="their classes or functions",
+            received=f"custom_objects with {', '.join(sorted(request.custom_objects)) or 'nothing in it'}",
+            fix=f"import them and pass custom_objects={{{missing[0]!r}: ...}}, "
+            "or register them with keras.saving.register_keras_serializable before loading.",
+        )
+    return LoadError(
+        f"Keras could not load {path}.",
+        expected=f"a model that keras {keras.__version__} can rebuild",
+        received=f"{type(error).__name__}: {_first_line(error)}",
+        fix="see the original error above this one; a file of an older Keras is best saved again there as .h5."
+        + (" As a black box, without its layers: endpoint='serving_default'." if kind == "saved_model" else ""),
+    )
+
+
+def _damaged(path: Path, error: Exception) -> LoadError:
+    return LoadError(
+        f"{path} is damaged.",
+        expected=f"a complete {path.suffix} file",
+        received=f"{path.stat().st_size} bytes; {_first_line(error)}",
+        fix="copy or download the file again; it was probably cut off.",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).strip().split("\n")[0]
+    return line if len(line) <= 300 else line[:300] + "..."

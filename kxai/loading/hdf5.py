@@ -1,0 +1,151 @@
+"""HDF5 files: checked without reading what they hold, so that no link leads out and no dataset is larger than real."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import h5py
+
+from kxai.errors import LoadError
+from kxai.loading import archives, texts
+
+
+def check(file: Path | IO[bytes], path: Path, size: int) -> int:
+    """Refuses an HDF5 file that reaches into other files or unpacks to far more than it is.
+
+    Args:
+        file: the file, or an open stream of it.
+        path: what messages name.
+        size: bytes of the file.
+
+    Returns:
+        How many bytes its datasets hold.
+
+    Raises:
+        LoadError: it does such things.
+        OSError: it is damaged.
+    """
+    allowed = archives.bound(size)
+    with h5py.File(file, "r") as stored:
+        total = sum(_bytes(path, name, item, allowed) for name, item in _items(stored, path))
+    if total > allowed:
+        raise archives.too_large(path, total, allowed)
+    return total
+
+
+def _items(root: h5py.File, path: Path) -> Iterator[tuple[str, Any]]:
+    """Yields every group and dataset once, by hard links alone."""
+    seen, waiting = set(), [("/", root)]
+    while waiting:
+        name, item = waiting.pop()
+        address = h5py.h5o.get_info(item.id).addr
+        if address in seen:
+            continue
+        seen.add(address)
+        yield name, item
+        if isinstance(item, h5py.Group):
+            for key in item:
+                inner = f"{name.rstrip('/')}/{key}"
+                if type(item.get(key, getlink=True)) is not h5py.HardLink:
+                    raise _refused(path, inner, "a link")
+                waiting.append((inner, item[key]))
+
+
+def _bytes(path: Path, name: str, item: Any, allowed: int) -> int:
+    for key in item.attrs:
+        attribute = item.attrs.get_id(key)
+        if math.prod(attribute.shape) * attribute.dtype.itemsize > allowed:
+            raise archives.too_large(path, math.prod(attribute.shape) * attribute.dtype.itemsize, allowed)
+    if isinstance(item, h5py.Group):
+        return 0
+    if not isinstance(item, h5py.Dataset):
+        return 0
+    if item.is_virtual or item.external:
+        raise _refused(path, name, "values that lie in other files")
+    return math.prod(item.shape or ()) * item.dtype.itemsize
+
+
+def _refused(path: Path, name: str, received: str) -> LoadError:
+    return LoadError(
+        f"{path} reaches out of itself.",
+        expected="weights that lie in the file",
+        received=f"{received} at {name}",
+        fix="do not use this file: Keras does not write such files.",
+    )
+
+
+def read_config(path: Path) -> dict[str, Any] | None:
+    """Reads the configuration of the model in an HDF5 file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The configuration; None if the file holds none (weights only, or not written by Keras).
+
+    Raises:
+        LoadError: the text is no JSON object.
+        OSError: the file is not HDF5 or is truncated.
+    """
+    with h5py.File(path, "r") as stored:
+        text = stored.attrs.get("model_config")
+    return None if text is None else texts.parse(text, path)
+
+
+def keras_version(path: Path) -> str:
+    """The version of Keras that wrote a file; "" where it does not say.
+
+    Args:
+        path: an HDF5 file.
+    """
+    with h5py.File(path, "r") as stored:
+        version = stored.attrs.get("keras_version", "")
+    return version.decode() if isinstance(version, bytes) else str(version)
+
+
+def is_by_order(path: Path) -> bool:
+    """Whether a file has weights in the way of Keras 2, layer after layer.
+
+    Args:
+        path: an HDF5 file.
+    """
+    with h5py.File(path, "r") as stored:
+        return "layer_names" in stored.get("model_weights", stored).attrs
+
+
+@contextlib.contextmanager
+def with_config(path: Path, config: dict[str, Any], name: str = "model.h5") -> Iterator[Path]:
+    """Gives a temporary ``.h5`` file of a model: this configuration, and the weights of a file.
+
+    Args:
+        path: an HDF5 file with weights layer after layer, alone or as part of a model.
+        config: the configuration.
+        name: of the temporary file.
+
+    Yields:
+        The path; the file is deleted at the end.
+    """
+    with tempfile.TemporaryDirectory(prefix="kxai-") as folder:
+        copy = Path(folder) / name
+        shutil.copyfile(path, copy)
+        copy.chmod(0o600)
+        with h5py.File(copy, "r+") as stored:
+            if "model_weights" not in stored:
+                _gather(stored)
+            stored.attrs["model_config"] = json.dumps(config).encode()
+        yield copy
+
+
+def _gather(stored: h5py.File) -> None:
+    weights = stored.create_group("model_weights")
+    for key in [key for key in stored if key != "model_weights"]:
+        stored.move(key, f"model_weights/{key}")
+    for key, value in stored.attrs.items():
+        weights.attrs[key] = value

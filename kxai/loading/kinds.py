@@ -1,0 +1,61 @@
+"""What kind of file or folder a path names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kxai.errors import LoadError
+
+_CONTENTS = {b"PK\x03\x04": "keras", b"\x89HDF\r\n\x1a\n": "hdf5"}
+_ENDINGS = {".keras": "keras", ".h5": "hdf5", ".hdf5": "hdf5", ".json": "json"}
+_NAMES = {"keras": "a zip archive", "hdf5": "HDF5", "json": "JSON"}
+
+
+def kind(path: Path) -> str:
+    """Tells what is at a path.
+
+    Args:
+        path: of something that exists.
+
+    Returns:
+        ``"keras"``, ``"hdf5"``, ``"json"`` or ``"saved_model"``.
+
+    Raises:
+        LoadError: it is none of these, or a file's ending and content differ.
+    """
+    if path.is_dir():
+        if (path / "saved_model.pb").is_file():
+            return "saved_model"
+        raise _folder_error(path)
+    with open(path, "rb") as stream:
+        begin = stream.read(512)
+    content = next((kind for magic, kind in _CONTENTS.items() if begin.startswith(magic)), None)
+    if content is None and begin.lstrip().startswith(b"{"):
+        content = "json"
+    if content is not None and content == _ENDINGS.get(path.suffix.lower()):
+        return content
+    if content is not None:
+        endings = " or ".join(ending for ending, of in _ENDINGS.items() if of == content)
+        raise LoadError(
+            f"{path} does not have the ending of its content.",
+            expected=f"a name that ends in {endings}, because the content is {_NAMES[content]}",
+            received=f"the ending {path.suffix!r}",
+            fix="rename the file if it is a Keras model.",
+        )
+    raise LoadError(
+        f"{path} is no Keras model.",
+        expected="a .keras file (a zip archive), an .h5 file (HDF5), a .json file with weights beside it, or a "
+        "SavedModel folder",
+        received=f"{path.stat().st_size} bytes that are neither",
+        fix="save the model with model.save('name.keras').",
+    )
+
+
+def _folder_error(path: Path) -> LoadError:
+    models = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in _ENDINGS)
+    return LoadError(
+        f"{path} is a folder, not a model.",
+        expected="a .keras, .h5 or .json file, or a SavedModel folder",
+        received="a folder without saved_model.pb",
+        fix=f"take one of its models: {', '.join(models[:10])}." if models else "give the path of the file.",
+    )
