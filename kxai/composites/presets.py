@@ -287,7 +287,7 @@ def _gradient_but(name: str, rule: Rule) -> Composite:
 
 def _visible(node: Node, facts: Facts) -> bool:
     # In a black box there may be activations that the rule would have changed.
-    return not is_black_box(node)
+    return anything(node, facts) and not is_black_box(node)
 
 
 # The LRP family, by name.

@@ -233,6 +233,23 @@ def test_unsafe_is_named_where_it_helps(calls, tmp_path, capsys):
     assert main(["plan", str(tmp_path / "lambda.keras"), "--unsafe"]) == 0
 
 
+def test_options_of_loading(calls, tmp_path, capsys):
+    toy = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    (tmp_path / "toy.json").write_text(toy.to_json())
+    toy.save_weights(tmp_path / "elsewhere.weights.h5")
+    toy.export(tmp_path / "exported", verbose=False)
+    capsys.readouterr()
+    path, folder = str(tmp_path / "toy.json"), str(tmp_path / "exported")
+    assert main(["plan", path]) == 1
+    assert "On the command line: --weights FILE." in capsys.readouterr().err
+    assert main(["plan", path, "--weights", str(tmp_path / "elsewhere.weights.h5")]) == 0
+    assert main(["plan", folder, "--endpoint", "none"]) == 1
+    assert "On the command line: --endpoint NAME." in capsys.readouterr().err
+    assert main(["plan", folder, "--endpoint", "serve"]) == 0
+    assert main(["plan", folder, "--weights", path]) == 1
+    assert "weights has no effect here" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
