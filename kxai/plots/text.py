@@ -21,14 +21,17 @@ from kxai.plots.scale import bounds, one_bound, scaled, stated
 _DARK = 0.6  # From this share of the bound on, white letters are easier to read.
 _RESET = "\x1b[0m"
 
-# White ground and dark ink are stated, never inherited: the colours mean the same on a page in dark mode.
+# White ground, dark ink and the font are stated, never inherited: the colours mean the same on a page in dark mode, and
+# tables inherit no font where a page names no document type.
 _STYLE = f"""<style>
 .kxai-text {{ background: #fff; color: {INK}; font: 15px/1.9 system-ui, sans-serif; padding: 0.8em 1em; }}
 .kxai-text table {{ border-collapse: collapse; margin: 0 0 1em; background: #fff; }}
 .kxai-text caption, .kxai-text th, .kxai-text td {{ text-align: left; color: {INK}; background: #fff; }}
+.kxai-text caption, .kxai-text td {{ font: 15px/1.9 system-ui, sans-serif; }}
 .kxai-text caption {{ font-weight: 600; }}
-.kxai-text th {{ font-weight: 400; font-size: 13px; padding: 0 1em 0 0; vertical-align: top; white-space: nowrap; }}
+.kxai-text th {{ font-weight: 400; font-size: 13px; padding: 0 1em 0 0; white-space: nowrap; }}
 .kxai-text td {{ padding: 0; }}
+.kxai-text th, .kxai-text td {{ vertical-align: baseline; }}
 .kxai-text span {{ padding: 2px 3px; border-radius: 3px; }}
 .kxai-text p {{ font-size: 12px; line-height: 1.4; margin: 0; }}
 .kxai-text i {{ display: inline-block; width: 9em; height: 0.7em; margin: 0 0.4em; }}
