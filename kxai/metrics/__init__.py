@@ -6,7 +6,7 @@ does not exist, such as the share of relevance within an empty mask, it is NaN, 
 
 from kxai.metrics.complexity import Entropy, entropy
 from kxai.metrics.conservation import Residual, relative_residual
-from kxai.metrics.correlation import RankCorrelation, spearman
+from kxai.metrics.correlation import RankCorrelation, spearman, spearman_matrix
 from kxai.metrics.localisation import POOLINGS, RelevanceMass, RelevanceRank, chance, mass_accuracy, rank_accuracy
 from kxai.metrics.metric import Measurement, Metric
 
@@ -25,4 +25,5 @@ __all__ = [
     "rank_accuracy",
     "relative_residual",
     "spearman",
+    "spearman_matrix",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -38,17 +39,42 @@ def spearman(first: Nest, second: Nest, absolute: bool = False) -> np.ndarray:
     Source: C. Spearman, "The proof and measurement of association between two things" (1904); with ties the product
     moment of mid-ranks.
     """
+    return spearman_matrix([first, second], absolute)[:, 0, 1]
+
+
+def spearman_matrix(relevances: Sequence[Nest], absolute: bool = False) -> np.ndarray:
+    """Spearman's rank correlation of every two of several relevances; see :func:`spearman`.
+
+    Args:
+        relevances: at least one; each an array, or list, tuple or dict of arrays, ``(batch, ...)``, finite, of the same
+            structure and shapes.
+        absolute: whether magnitudes are ranked; default False, signed values.
+
+    Returns:
+        float64 ``(batch, n, n)`` for n relevances, in [-1, 1]; NaN where all values of a sample are equal in one of the
+        two.
+
+    Raises:
+        ArgumentError: the shapes differ, or this is no relevance of a batch.
+
+    Example:
+        >>> spearman_matrix([np.array([[1.0, 2.0, 9.0]]), np.array([[5.0, 4.0, 3.0]])])
+        array([[[ 1., -1.],
+                [-1.,  1.]]])
+    """
     check_flags(absolute=absolute)
-    rows = [flat(first), flat(second)]
-    if rows[0].shape != rows[1].shape:
+    rows = [flat(relevance) for relevance in relevances]
+    if len({row.shape for row in rows}) != 1:
         raise ArgumentError(
-            "The two relevances do not fit.",
+            "The relevances do not fit.",
             expected="the same number of values for the same number of samples",
-            received=f"{rows[0].shape} and {rows[1].shape} (samples, values)",
+            received=f"{' and '.join(map(str, (row.shape for row in rows))) or 'none'} (samples, values)",
         )
-    r, s = (_centred_ranks(np.abs(row) if absolute else row) for row in rows)
-    spread = np.sqrt((r * r).sum(axis=1) * (s * s).sum(axis=1))
-    found = (r * s).sum(axis=1) / np.where(spread > 0, spread, 1.0)
+    ranks = np.stack([_centred_ranks(np.abs(row) if absolute else row) for row in rows], axis=1)
+    products = ranks @ ranks.swapaxes(1, 2)
+    squares = np.diagonal(products, axis1=1, axis2=2)
+    spread = np.sqrt(squares[:, :, np.newaxis] * squares[:, np.newaxis])
+    found = products / np.where(spread > 0, spread, 1.0)
     return np.where(spread > 0, np.clip(found, -1.0, 1.0), np.nan)
 
 

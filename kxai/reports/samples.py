@@ -10,6 +10,7 @@ import numpy as np
 from kxai import nest
 from kxai.errors import ArgumentError
 from kxai.explanation import Explanation
+from kxai.metrics import spearman_matrix
 
 TOP = 5
 
@@ -105,7 +106,7 @@ def _target(target: Any, row: int, labels: Sequence[str] | None) -> str:
 
 
 def agreement(explanations: Sequence[Explanation]) -> list[float | None]:
-    """How much the methods agree on every sample: the mean correlation (Pearson) of their heatmaps, pair by pair.
+    """How much the methods agree on every sample: the mean rank correlation (Spearman) of their heatmaps, pair by pair.
 
     Args:
         explanations: of the same samples. Those whose heatmaps differ in size from the first one's are left out, and
@@ -122,7 +123,9 @@ def agreement(explanations: Sequence[Explanation]) -> list[float | None]:
     """
     heatmaps = [_flat(one) for one in explanations]
     alike = [flat for flat in heatmaps if flat.shape == heatmaps[0].shape]
-    return [_correlation(np.stack([flat[row] for flat in alike])) for row in range(len(heatmaps[0]))]
+    first, second = np.triu_indices(len(alike), k=1)
+    pairs = spearman_matrix(alike)[:, first, second]
+    return [float(row[known].mean()) if known.any() else None for row in pairs for known in [np.isfinite(row)]]
 
 
 def _flat(explanation: Explanation) -> np.ndarray:
@@ -130,15 +133,3 @@ def _flat(explanation: Explanation) -> np.ndarray:
     arrays = nest.leaves(explanation.relevance)
     summed = [array.astype(np.float64).sum(axis=-1) if array.ndim > 2 else array for array in arrays]
     return np.concatenate([part.reshape(len(explanation), -1).astype(np.float64) for part in summed], axis=1)
-
-
-def _correlation(rows: np.ndarray) -> float | None:
-    centred = rows - rows.mean(axis=1, keepdims=True)
-    lengths = np.linalg.norm(centred, axis=1)
-    # What rounding leaves of a constant heatmap is no direction.
-    varied = lengths > 1e-12 * np.linalg.norm(rows, axis=1)
-    units = centred[varied] / lengths[varied, np.newaxis]
-    if len(units) < 2:
-        return None
-    pairs = np.triu_indices(len(units), k=1)
-    return float(np.clip(np.round((units @ units.T)[pairs].mean(), 12), -1, 1))

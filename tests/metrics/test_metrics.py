@@ -144,6 +144,14 @@ def test_spearman_is_of_ranks_alone():
     assert (metrics.spearman(np.exp(first), second**3) == metrics.spearman(first, second)).all()
 
 
+def test_spearman_matrix_is_of_every_two():
+    parts = [RANDOM.normal(size=(3, 4, 2)) for _ in range(3)]
+    found = metrics.spearman_matrix(parts)
+    for i, first in enumerate(parts):
+        for j, second in enumerate(parts):
+            np.testing.assert_array_equal(found[:, i, j], metrics.spearman(first, second))
+
+
 def test_spearman_of_constants_is_undefined():
     found = metrics.spearman(np.array([[1.0, 1.0], [1.0, 2.0]]), np.array([[1.0, 2.0], [3.0, 4.0]]))
     np.testing.assert_array_equal(found, [np.nan, 1.0])
@@ -266,6 +274,7 @@ def test_standard_error():
         (lambda: metrics.entropy(np.array([[np.inf]])), "Relevance is not finite"),
         (lambda: metrics.entropy([]), "no relevance of a batch"),
         (lambda: metrics.entropy([np.ones((2, 1)), np.ones((3, 1))]), "no relevance of a batch"),
+        (lambda: metrics.spearman_matrix([]), r"do not fit(.|\n)*none"),
         (lambda: metrics.spearman(np.ones((2, 3)), np.ones((2, 4))), r"do not fit(.|\n)*\(2, 3\) and \(2, 4\)"),
         (lambda: metrics.RankCorrelation(absolute="no"), "absolute is a switch"),
         (lambda: metrics.RelevanceMass(pooling="mean"), r"pooling is out of range(.|\n)*'sum_pos'(.|\n)*'mean'"),

@@ -50,7 +50,7 @@ function aboutPage() {
     "The bound of the colours is a percentile of the magnitudes; what exceeds it has the darkest colour. Bars are not cut.",
     "Over an image, a pixel is covered by opacity times the root of its share of the bound.",
     "Score: the value of what is explained. Residual: score minus base minus the sum of all relevance; 0 where a method conserves.",
-    "Agreement: the mean correlation (Pearson) of the methods' heatmaps, summed over channels, pair by pair.",
+    "Agreement: the mean rank correlation (Spearman) of the methods' heatmaps, summed over channels, pair by pair.",
     `Numbers are kept ${facts.precision.stated}.`,
     ...facts.parts.filter((part) => part.pictured).map((part) => `${part.name}: ${part.pictured}.`),
     `Versions: ${Object.entries(facts.versions).map(([name, version]) => `${name} ${version}`).join(", ")}.`,
