@@ -259,12 +259,10 @@ def test_training_is_the_same_with_and_without(freq, steps, policy, tmp_path):
 def test_compiled_training_is_kept():
     model = cnn()
     fit(model, epochs=1)
-    before = model.train_function, model.optimizer, len(model.variables)
+    before = model.train_function, model.optimizer, [id(v) for v in (*model.variables, *model.optimizer.variables)]
     fit(model, ExplanationCallback(X), epochs=1)
-    names = [v.path for v in model.variables]
-    fit(model, epochs=1)
-    assert before[1:] == (model.optimizer, len(model.variables))
-    assert names == [v.path for v in model.variables]
+    assert model.train_function is before[0]
+    assert before[1:] == (model.optimizer, [id(v) for v in (*model.variables, *model.optimizer.variables)])
 
 
 def test_data_is_copied_once():
@@ -348,6 +346,17 @@ def test_several_inputs_by_name(tmp_path):
     entropy = metrics.Entropy()(expected).mean
     assert history[0]["val_explanation_lrp_epsilon_entropy"] == pytest.approx(entropy, rel=1e-6)
     assert "val_explanation_gradient_x_input_residual" in history[0]
+
+
+@slow
+def test_eager_and_distributed_training():
+    fit(cnn(run_eagerly=True), ExplanationCallback(X, on_error="raise"), epochs=1)
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = cnn()
+    callback = ExplanationCallback(X, on_error="raise")
+    history = fit(model, callback, epochs=2).history
+    assert len(history["val_explanation_residual"]) == 2
+    assert callback.analyzers["lrp.epsilon_plus"].traces == 1
 
 
 @pytest.mark.parametrize("kind", ["dataset", "dataset of dicts", "PyDataset", "inputs alone", "tensors"])
@@ -616,7 +625,6 @@ def test_nothing_keeps_the_model(tmp_path):
     fit(model, callback, epochs=1)
     left = weakref.ref(model)
     del model, callback
-    keras.backend.clear_session(free_memory=False)
     gc.collect()
     assert left() is None
 
