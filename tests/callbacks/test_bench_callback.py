@@ -10,11 +10,12 @@ import pytest
 from scripts import bench_callback
 
 
-def test_the_table_compares_rounds():
+def test_the_table_shows_medians_and_ranges():
     found = {
         "samples": 5,
         "first": {"without": 1.0, "numbers": 2.5},
         "seconds": {"without": [0.1, 0.2, 0.3], "numbers": [0.11, 0.25, 0.31]},
+        "callback": {"without": [0.0, 0.0, 0.0], "numbers": [0.01, 0.05, 0.01]},
     }
     _, without, numbers, note = bench_callback.table(found).splitlines()
     assert without.split() == ["without", "200", "(100..300)", "1.00"]
@@ -29,5 +30,8 @@ def test_all_variants_are_measured(tmp_path, monkeypatch, capsys):
     assert bench_callback.main() == 0
     found = json.loads(path.read_text())
     assert {len(seconds) for seconds in found["seconds"].values()} == {2}
-    assert found["first"].keys() == found["seconds"].keys()
+    assert found["first"].keys() == found["seconds"].keys() == found["callback"].keys()
+    for name, seconds in found["seconds"].items():
+        assert all(own < whole for own, whole in zip(found["callback"][name], seconds, strict=True))
+    assert min(found["callback"]["numbers and pictures"]) > max(found["callback"]["without"])
     assert len(capsys.readouterr().out.splitlines()) == 2 + len(found["seconds"])
