@@ -100,6 +100,7 @@ class ExplanationCallback(keras.callbacks.Callback):
         self._pictures = Pictures(max_images, scale, clip)
         self._journal = None if log_dir is None else Journal(log_dir, tuple(formats))
         self._images = arguments.images(images, self._samples)
+        self._bound: Any = None  # the model that the analyzers are of
         self._analyzers: dict[str, Analyzer] = {}
         self._explanations: dict[str, Explanation] = {}
         self._numbers: dict[str, float] = {}
@@ -189,7 +190,8 @@ class ExplanationCallback(keras.callbacks.Callback):
                 self._journal.numbers(scalars, step)
 
     def _explain(self, name: str) -> Explanation:
-        if any(analyzer.model is not self.model for analyzer in self._analyzers.values()):
+        if self._bound is not self.model:
+            self._bound = self.model
             self._analyzers.clear()
             self._pictures.forget()
         if name not in self._analyzers:

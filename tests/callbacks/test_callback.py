@@ -619,6 +619,20 @@ def test_a_training_of_another_model():
         assert callback.analyzers["lrp.epsilon_plus"].traces == 1
 
 
+def test_an_analyzer_of_something_else_is_kept():
+    other, made = mlp(), []
+
+    def teacher(model):
+        made.append(model)
+        return kxai.Gradient(other)
+
+    callback = ExplanationCallback(TABLE, {"teacher": teacher, "gradient": {}}, on_error="raise")
+    model = mlp()
+    assert epochs(model, callback, 3)[-1]["val_explanation_teacher_rank_correlation"] == 1.0
+    assert made == [model]
+    assert callback.analyzers["teacher"].traces == callback.analyzers["gradient"].traces == 1
+
+
 def test_nothing_keeps_the_model(tmp_path):
     model = cnn()
     callback = ExplanationCallback(X, ["lrp.epsilon_plus", "grad_cam"], log_dir=tmp_path)
