@@ -1,8 +1,8 @@
 """How large exports are, and how long explain takes beside serving_default.
 
-A model with random weights is exported with each method alone and loaded as any server does. In every round each signature
-runs once, from array to array, and is compared with serving_default of the same round. Sizes are those of all files;
-"plain" has serving_default alone. What explanations add does not depend on how many weights there are.
+A model with random weights is exported with each method alone and loaded as any server does. In every round each
+signature runs once, from array to array, and is compared with serving_default of the same round. Sizes are those of
+all files; "plain" has serving_default alone. What explanations add does not depend on how many weights there are.
 
   scripts/bench_export --models digits
   scripts/bench_export --models MobileNetV2 --methods lrp.epsilon grad_cam --batch 1 --rounds 31 --json result.json
