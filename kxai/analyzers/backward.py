@@ -161,7 +161,8 @@ class BackwardAnalyzer(Analyzer):
         plan = self._plan_for(specs)
         resolved = self._targeted(plan.graph, target, None)
         explained = [plan.graph.explained[part.output] for part in resolved.parts] or list(plan.graph.explained)
-        return Recorded(plan.graph, resolved, self.program(plan, resolved, explained).run)
+        program = self.program(plan, resolved, explained)
+        return Recorded(plan.graph, resolved, lambda inputs, data: program.run(plan.checked(inputs), data))
 
     def _check_audit(self, audit: bool) -> None:
         if audit and not self.accounts():

@@ -110,6 +110,7 @@ class DifferenceAnalyzer(BackwardAnalyzer):
         scorer = Scorer(plan.graph, resolved, self._count_trace)
 
         def run(inputs: list[Any], data: list[Any]) -> dict[str, Any]:
+            inputs = plan.checked(inputs)
             given = references.tensors(inputs)
             count = max(int(array.shape[0]) for array in given)
             if count == 1:

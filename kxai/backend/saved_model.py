@@ -102,18 +102,6 @@ def _variables(functions: Iterable[Concrete]) -> list[Any]:
     return list(found.values())
 
 
-def ensured(tensor: Any, condition: Any, message: str) -> Any:
-    """The tensor; at run time InvalidArgumentError with the message where the condition does not hold.
-
-    Args:
-        tensor: passed on.
-        condition: boolean tensor; all of it has to be true.
-        message: what is wrong.
-    """
-    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(condition), [message])]):
-        return tf.identity(tensor)
-
-
 def finite(tensor: Any, message: str) -> Any:
     """The tensor; at run time InvalidArgumentError with the message where it is NaN or infinite."""
     return tf.debugging.check_numerics(tensor, message) if tensor.dtype.is_floating else tensor

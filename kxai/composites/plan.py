@@ -8,6 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, final
 
+from keras import ops
+
+from kxai import backend
 from kxai.composites.composite import Composite
 from kxai.errors import InputError, RuleError, UnknownNameError
 from kxai.graph.canonize import Canonizer, canonize, drop_identities, merge_scales, strip_heads, written_softmaxes
@@ -137,6 +140,29 @@ class Plan:
         for node in self.lookups:
             if node.entries is not None and node.inputs[0] in self.graph.inputs:
                 _check_ids(node, node.entries, arrays[self.graph.inputs.index(node.inputs[0])])
+
+    def checked(self, tensors: list[Any]) -> list[Any]:
+        """The model inputs, in a graph that fails where :meth:`check_values` raises; it adds nothing where any do."""
+        tensors = list(tensors)
+        if self.facts.nonnegative_inputs:
+            text = "an input is negative, though the inputs were declared not to be"
+            tensors = [backend.asserted(x, x >= 0, text) for x in tensors]
+        for node, rule in self.rules.items():
+            bounds = rule.bounds()
+            if bounds is None:
+                continue
+            low, high = bounds
+            for position in self.inputs_of.get(node, ()):
+                x = ops.cast(tensors[position], "float32")
+                within, text = ops.logical_and(x >= low, x <= high), f"an input lies outside of what {rule!r} allows"
+                tensors[position] = backend.asserted(tensors[position], within, text)
+        for node in self.lookups:
+            if node.entries is not None and node.inputs[0] in self.graph.inputs:
+                position = self.graph.inputs.index(node.inputs[0])
+                x, size = tensors[position], node.entries
+                text = f"an id is not in the vocabulary of {node.path!r}: from 0 to {size - 1}"
+                tensors[position] = backend.asserted(x, ops.logical_and(x < size, x >= -size), text)
+        return tensors
 
     @cached_property
     def inputs_of(self) -> dict[Node, tuple[int, ...]]:

@@ -7,12 +7,13 @@ from typing import Any, final
 
 from keras import ops
 
+from kxai import backend
 from kxai.analyzers.recorded import Recorded
 from kxai.backend import saved_model
 from kxai.backend.saved_model import TensorFacts
 from kxai.errors import ExportError
 from kxai.exporting.interface import Interface, identifier, in_32_bits
-from kxai.graph.graph import Edge, Graph, Kind
+from kxai.graph.graph import Edge, Graph
 from kxai.targets import PREDICTED, Part
 
 TARGET = "target"
@@ -90,9 +91,7 @@ class Explaining:
 
     def run(self, tensors: dict[str, Any]) -> dict[str, Any]:
         """Outputs, relevance, target, score and residual by name."""
-        graph = self.recorded.graph
         inputs = self.interface.given(tensors)
-        inputs = [_known(x, edge, name, graph) for x, edge, name in zip(inputs, graph.inputs, tensors, strict=False)]
         found = self.recorded.run(inputs, self._numbers(tensors, saved_model.rows(inputs[0])))
         relevance = [
             saved_model.finite(in_32_bits(part), f"{name} is not finite")
@@ -125,23 +124,11 @@ def _class(target: Any, part: Part, graph: Graph, count: Any) -> Any:
     """The classes asked for, one per sample and in range."""
     shape = graph.explained[part.output].shape
     units = shape[-1] if len(shape) > 1 else 1
-    target = saved_model.ensured(target, ops.equal(saved_model.rows(target), count), f"{TARGET}: one class per sample")
+    target = backend.asserted(target, ops.equal(saved_model.rows(target), count), f"{TARGET}: one class per sample")
     if units is None:
-        return saved_model.ensured(
-            target, target >= PREDICTED, f"{TARGET}: a class index, or -1 for the predicted class"
-        )
+        return backend.asserted(target, target >= PREDICTED, f"{TARGET}: a class index, or -1 for the predicted class")
     allowed = ops.logical_and(target >= PREDICTED, target < units)
-    return saved_model.ensured(target, allowed, f"{TARGET}: from 0 to {units - 1}, or -1 for the predicted class")
-
-
-def _known(x: Any, edge: Edge, name: str, graph: Graph) -> Any:
-    """Ids of an input, all of them in the vocabularies of the layers that look them up."""
-    looked_up = [node for node in graph.nodes if node.kind is Kind.LOOKUP and edge is node.inputs[0]]
-    for node in looked_up:
-        if node.entries is not None:
-            allowed = ops.logical_and(x >= -node.entries, x < node.entries)
-            x = saved_model.ensured(x, allowed, f"input {name!r}: ids from 0 to {node.entries - 1}")
-    return x
+    return backend.asserted(target, allowed, f"{TARGET}: from 0 to {units - 1}, or -1 for the predicted class")
 
 
 def _check_batched(edge: Edge, name: str) -> None:

@@ -81,10 +81,10 @@ def export(
     - ``explain_image``, with ``image``: ``image_bytes``, JPEG or PNG files, in place of the input -> the same and
       ``overlay_png_bytes``.
 
-    A target out of range, ids that are in no vocabulary, and inputs or results that are not finite fail with
-    InvalidArgument and a message, for the whole batch. Bounds (``low``, ``high``) of rules are taken as promised:
-    the graph does not check that inputs lie within them. Inputs and outputs of 16 bits arrive as float32. Outputs
-    called like a tensor of the explanation become ``output_<name>`` in the signatures that explain.
+    A target out of range, ids that are in no vocabulary, inputs outside of the bounds of a rule, and inputs or results
+    that are not finite fail with InvalidArgument and a message, for the whole batch. Inputs and outputs of 16 bits
+    arrive as float32. Outputs called like a tensor of the explanation become ``output_<name>`` in the signatures that
+    explain.
 
     ``assets/explanation.json`` holds methods, hyperparameters, rules, plans, versions and names; it is an asset of the
     SavedModel, so loaders and re-exports keep it. ``assets.extra/tf_serving_warmup_requests`` warms a server up.

@@ -320,16 +320,20 @@ class ZBox(TermRule):
                     expected=f"a number, one per channel, or an array of shape {values.shape[1:]}",
                     received=f"shape {np.shape(bound)}",
                 )
-        # One rounding step of the input's precision is not "outside".
-        slack = 1e-6 * max(1.0, float(np.max(np.abs(self.low))), float(np.max(np.abs(self.high))))
         lowest, highest = float(values.min()), float(values.max())
-        if bool(np.any(values < np.asarray(self.low) - slack)) or bool(np.any(values > np.asarray(self.high) + slack)):
+        low, high = self.bounds()
+        if bool(np.any(values < low)) or bool(np.any(values > high)):
             raise InputError(
                 "An input lies outside the box of the z^B rule, where its relevance would not be defined.",
                 expected=f"low <= x <= high with low={self.low}, high={self.high}",
                 received=f"values from {lowest:.6g} to {highest:.6g}",
                 fix="pass the bounds of your preprocessed inputs as low= and high=.",
             )
+
+    def bounds(self) -> tuple[Any, Any]:
+        # One rounding step of the input's precision is not "outside".
+        slack = 1e-6 * max(1.0, float(np.max(np.abs(self.low))), float(np.max(np.abs(self.high))))
+        return np.asarray(self.low) - slack, np.asarray(self.high) + slack
 
     def terms(self, step: Step) -> list[tuple[Any, Any]]:
         # x w - l pos(w) - h neg(w) = (x - l) pos(w) + (x - h) neg(w): both terms are non-negative.

@@ -108,6 +108,10 @@ class Rule(ABC):
     def check_inputs(self, values: Any) -> None:  # noqa: B027 - most rules accept any input
         """Raise InputError if the rule is not defined for these values of the model's input (a NumPy array)."""
 
+    def bounds(self) -> tuple[Any, Any] | None:
+        """Lowest and highest values that :meth:`check_inputs` accepts, as a graph compares them; None: any."""
+        return None
+
     def reaches(self, node: Node, facts: Facts) -> tuple[bool, ...]:
         """Per input of the node, whether it may receive relevance; what only others read needs no rule."""
         return (True,) * len(node.inputs)

@@ -280,8 +280,35 @@ def test_ids_outside_the_vocabulary_fail_with_a_message(tmp_path):
     case = models.tokens()
     call = loaded(kxai.export(epsilon(case.model), tmp_path))
     (name,) = (spec.name for spec in case.model.inputs)
-    with pytest.raises(FAILURE, match="ids from 0 to 10"):
+    with pytest.raises(FAILURE, match=r"not in the vocabulary of .*from 0 to 10"):
         call("explain", **{name: np.full((1, 7), 11, np.int32), "target": np.int32([0])})
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds", "x", "text"),
+    [
+        ("deep_taylor", {"low": 0.0}, -0.5, "an input is negative"),
+        ("deep_taylor", {"low": -1.0, "high": 1.0}, -1.5, "an input lies outside of what ZBox"),
+        ("deep_taylor", {"low": -1.0, "high": np.float32([1, 1, 2, 1])}, 1.5, "an input lies outside of what ZBox"),
+        ("lrp.epsilon_gamma_box", {"low": -1.0, "high": 1.0}, 1.5, "an input lies outside of what ZBox"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Deep Taylor explains positive logits")
+def test_inputs_outside_of_bounds_fail_with_a_message(name, bounds, x, text, tmp_path):
+    case = models.averaged() if name == "lrp.epsilon_gamma_box" else None
+    model = case.model if case else dense()
+    analyzer = kxai.create_analyzer(name, model, **bounds)
+    done = kxai.export(analyzer, tmp_path)
+    (key, facts), _ = done.signatures["explain"].inputs.items()
+    inside = np.full((1, *facts.shape[1:]), 0.5, np.float32)
+    outside = inside.copy()
+    outside[..., 0] = x
+    call = loaded(done)
+    call("explain", **{key: inside, "target": np.int32([0])})
+    with pytest.raises(InputError):
+        analyzer.explain(outside, 0)
+    with pytest.raises(FAILURE, match=text):
+        call("explain", **{key: outside, "target": np.int32([0])})
 
 
 # What is refused
