@@ -88,8 +88,8 @@ def report(
         path: where the file is written; default nowhere, see ``Report.save``.
         settings: hyperparameters by the names of the methods, such as ``{"lrp.epsilon": {"epsilon": 0.1}}``.
         fit: data, as the model takes them, for the methods that are fitted to data. Default None.
-        images: ``(batch, height, width[, 1|3])``, uint8 or in [0, 1] or [0, 255], how images look before the model's
-            preprocessing; of several images a dict by input. Default: made of the inputs' values.
+        images: ``(batch, height, width[, 1|3])``, how images look before the model's preprocessing, uint8 or of a range
+            that ``kxai.plots`` takes; of several images a dict by input. Default: made of the inputs' values.
         tokens: the tokens of every sample, for inputs ``(batch, steps[, channels])``; of several a dict by input.
         feature_names: a name per column of a table; of several tables a dict by input.
         names: a name per sample; default their numbers.

@@ -10,7 +10,7 @@ import numpy as np
 
 from kxai.errors import ArgumentError, UnknownNameError
 from kxai.plots.pieces import pieces
-from kxai.plots.raster import to_rgb
+from kxai.plots.raster import to_rgb, value_range
 
 IMAGE, SEQUENCE, TABLE, TEXT = "image", "sequence", "table", "text"
 
@@ -139,10 +139,5 @@ def _pictures(array: np.ndarray, images: Any, name: str) -> tuple[np.ndarray | N
         return to_rgb(images[..., np.newaxis] if images.ndim == 3 else images), ""
     if array.shape[-1] not in (1, 3):
         return None, f"no picture of the input: it has {array.shape[-1]} channels"
-    flat = array.reshape(len(array), -1, *array.shape[-2:]).astype(np.float64)
-    low, high = float(flat.min()), float(flat.max())
-    if low >= 0 and high <= 255:  # the ranges in which images usually are
-        low, high = 0.0, 1.0 if high <= 1 else 255.0
-    scaled = np.rint(255 * (flat - low) / ((high - low) or 1.0)).astype(np.uint8)
-    shown = f"pictures show input values from {low:.4g} (black) to {high:.4g} (white)"
-    return np.broadcast_to(scaled, (*scaled.shape[:-1], 3)), shown
+    low, high = value_range(array)
+    return to_rgb(array), f"pictures show input values from {low:.4g} (black) to {high:.4g} (white)"

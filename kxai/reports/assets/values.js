@@ -44,20 +44,22 @@ function arrayOf(meta) {
 
 // The shortest decimal that means this single-precision number; of half precision the digits that are known.
 function written(value, exact) {
-  if (!exact) return `≈ ${Number(value.toPrecision(4))}`;
+  if (!exact) return `≈ ${plain(value, 4)}`;
   const rounded = Math.fround(value);
   for (let digits = 1; digits < 9; digits++) {
     const text = rounded.toPrecision(digits);
-    if (Math.fround(Number(text)) === rounded) return String(Number(text));
+    if (Math.fround(Number(text)) === rounded) return plain(rounded, digits);
   }
-  return String(Number(rounded.toPrecision(9)));
+  return plain(rounded, 9);
 }
 
-// A few digits, for captions.
-function brief(value, digits = 3) {
+// A few digits; no row of zeros before or behind them.
+function plain(value, digits) {
   if (value && Math.abs(value) < 1e-3) return value.toExponential(digits - 1).replace(/\.?0*e/, "e");
   return String(Number(value.toPrecision(digits)));
 }
+
+const brief = (value, digits = 3) => plain(value, digits);
 
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
