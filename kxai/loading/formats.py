@@ -36,9 +36,7 @@ def archive(request: Request) -> Any:
         return _archive_of_keras2(request, config)
     with failures.told(request, "keras"):
         _check(request, config, lambda: _expanded(path))
-        return keras.saving.load_model(
-            path, custom_objects=dict(request.custom_objects), compile=False, safe_mode=request.safe_mode
-        )
+        return keras.saving.load_model(path, custom_objects=request.objects, compile=False, safe_mode=request.safe_mode)
 
 
 def _optional(path: Path, name: str) -> bytes | None:
@@ -99,7 +97,7 @@ def _by_order(request: Request, new: dict[str, Any], old: dict[str, Any], path: 
     _check(request, new, lambda: held)
     with _unchanged(path) if new == old else hdf5.with_config(path, new) as readable:
         model = keras.saving.load_model(
-            readable, custom_objects=dict(request.custom_objects), compile=False, safe_mode=request.safe_mode
+            readable, custom_objects=request.objects, compile=False, safe_mode=request.safe_mode
         )
     return model
 

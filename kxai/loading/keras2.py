@@ -13,10 +13,11 @@ import keras
 
 from kxai.errors import LoadError
 from kxai.loading import keras2_calls
+from kxai.loading.request import HARD_SIGMOID
 
 _SEPARABLE = ("SeparableConv1D", "SeparableConv2D")
 _UNGROUPED = ("DepthwiseConv1D", "DepthwiseConv2D", *_SEPARABLE, *(f"Conv{n}DTranspose" for n in (1, 2, 3)))
-_RECURRENT = ("SimpleRNN", "LSTM", "GRU", "RNN")
+_RECURRENT = ("SimpleRNN", "LSTM", "GRU", "RNN", *(f"ConvLSTM{n}D" for n in (1, 2, 3)))
 
 _HARMLESS: dict[str, dict[str, Any]] = {
     **{name: {"groups": 1} for name in _UNGROUPED},
@@ -27,6 +28,7 @@ _UNUSED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_SEPARABLE, ("kernel_initializer", "kernel_regularizer", "kernel_constraint")),
     "Embedding": ("input_length",),
     "MultiHeadAttention": ("query_shape", "key_shape", "value_shape"),
+    **dict.fromkeys((f"SpatialDropout{n}D" for n in (1, 2, 3)), ("trainable", "noise_shape")),
 }
 _RENAMED = {"LeakyReLU": {"alpha": "negative_slope"}}
 # What Keras 2 adds to the description of an object and Keras 3 finds out or has in other words.
@@ -75,7 +77,8 @@ def modern(config: Any) -> Any:
     if name == "__tuple__":
         return modern(config.get("items"))
     if name == "function":
-        return config.get("registered_name") if ">" in str(config.get("registered_name")) else config.get("config")
+        own = str(config.get("registered_name"))
+        return _function(own) if ">" in own else config.get("config")
     if name == "Policy":
         return config.get("config", {}).get("name")
     if not isinstance(name, str):
@@ -124,9 +127,19 @@ def _modern_name(name: str, registered: Any) -> dict[str, Any]:
     return {"module": f"keras.{place}", "class_name": name, "registered_name": None}
 
 
+def _function(name: str) -> dict[str, Any]:
+    return {"module": "builtins", "class_name": "function", "config": name, "registered_name": name}
+
+
 def _modern_settings(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     renamed = _RENAMED.get(name, {})
     settings = {renamed.get(key, key): value for key, value in settings.items()}
+    for key in ("activation", "recurrent_activation"):
+        if settings.get(key) == "hard_sigmoid":
+            settings[key] = _function(HARD_SIGMOID)
+    if name in ("GRU", "GRUCell"):
+        # Files that do not say it are older than the choice.
+        settings.setdefault("reset_after", False)
     shape = settings.pop("batch_input_shape", None)
     if name == "InputLayer" and shape is not None:
         settings["batch_shape"] = shape

@@ -38,7 +38,7 @@ def modern(settings: dict[str, Any]) -> dict[str, Any]:
         {**layer, "inbound_nodes": [_call(node, classes, inner) for node in layer.get("inbound_nodes") or []]}
         for layer in layers
     ]
-    ends = {key: _ends(settings.get(key), sequential) for key in ("input_layers", "output_layers")}
+    ends = {key: _unpacked(_ends(settings.get(key), sequential)) for key in ("input_layers", "output_layers")}
     return {**settings, "layers": called, **ends}
 
 
@@ -71,6 +71,11 @@ def _tensor(part: Any, inner: dict[Any, int]) -> dict[str, Any]:
         "class_name": "__keras_tensor__",
         "config": {"shape": [None], "dtype": "float32", "keras_history": history},
     }
+
+
+def _unpacked(ends: Any) -> Any:
+    """Keras 2 writes a list also where a model takes or returns one tensor."""
+    return ends[0] if isinstance(ends, list) and len(ends) == 1 else ends
 
 
 def _ends(part: Any, sequential: dict[Any, int]) -> Any:

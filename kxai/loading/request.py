@@ -9,6 +9,21 @@ from typing import Any
 
 import keras
 
+HARD_SIGMOID = "kxai>hard_sigmoid_of_keras2"
+
+
+def hard_sigmoid(x: Any) -> Any:
+    """What Keras 2 calls hard_sigmoid, ``clip(0.2 x + 0.5, 0, 1)``; that of Keras 3 is ``clip(x / 6 + 0.5, 0, 1)``.
+
+    Args:
+        x: a tensor.
+
+    Example:
+        >>> float(hard_sigmoid(keras.ops.convert_to_tensor(1.5)))
+        0.800000011920929
+    """
+    return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -24,13 +39,18 @@ class Request:
     safe_mode: bool = True
     custom_objects: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def objects(self) -> dict[str, Any]:
+        """The caller's objects, and what Keras 2 had and Keras 3 has not."""
+        return {HARD_SIGMOID: hard_sigmoid, **self.custom_objects}
+
     def knows(self, name: str) -> bool:
         """Whether the caller gave or registered something under this name.
 
         Args:
             name: as it stands in the file.
         """
-        if keras.saving.get_registered_object(name, custom_objects=dict(self.custom_objects)) is not None:
+        if keras.saving.get_registered_object(name, custom_objects=self.objects) is not None:
             return True
         # Files of Keras 3.6 and before name a function without its package.
         return ">" not in name and any(known.endswith(f">{name}") for known in self.custom_objects)
@@ -44,6 +64,4 @@ class Request:
         Returns:
             The model, or whatever else it is.
         """
-        return keras.saving.deserialize_keras_object(
-            config, custom_objects=dict(self.custom_objects), safe_mode=self.safe_mode
-        )
+        return keras.saving.deserialize_keras_object(config, custom_objects=self.objects, safe_mode=self.safe_mode)

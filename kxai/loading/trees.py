@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from typing import Any
 
 import h5py
 import numpy as np
 
 from kxai.backend import Checkpoint
-from kxai.loading.weights import Node, Stored
+from kxai.loading.weights import Node, Stored, counted
 
 _LAYERS = "_layer_checkpoint_dependencies"
 _MODELS = {"Functional", "Sequential", "Model"}
@@ -53,12 +52,9 @@ def from_hdf5(group: h5py.Group, config: dict[str, Any]) -> Node:
     if config.get("class_name") not in _MODELS or _LAYERS not in group:
         return node
     groups = dict(group[_LAYERS].items())
-    counts: Counter[str] = Counter()
     children = {name: child for name, child in node.children.items() if name != _LAYERS}
-    for layer in _layers(config):
-        key = _snake(str(layer.get("class_name")))
-        place = f"{key}_{counts[key]}" if counts[key] else key
-        counts[key] += 1
+    layers = _layers(config)
+    for layer, place in zip(layers, counted(str(layer.get("class_name")) for layer in layers), strict=True):
         if place in groups:
             children[_name(layer)] = from_hdf5(groups.pop(place), layer)
     # What no layer claims stays in the tree and is found out there.
@@ -85,12 +81,6 @@ def _name(layer: dict[str, Any]) -> str:
     return str(layer.get("name") or layer["config"]["name"])
 
 
-def _snake(name: str) -> str:
-    name = re.sub(r"\W+", "", name.rpartition(">")[2])
-    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
-    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
-
-
 def from_checkpoint(checkpoint: Checkpoint, names: dict[str, str]) -> Node:
     """Reads where the weights of a model lie in the checkpoint of a SavedModel.
 
@@ -110,18 +100,21 @@ def from_checkpoint(checkpoint: Checkpoint, names: dict[str, str]) -> Node:
 
 
 def _from_object(checkpoint: Checkpoint, number: int, layers: dict[int, str], above: tuple[int, ...]) -> Node:
-    variables, children = {}, {}
+    named: dict[str, str] = {}
+    children = {}
     for key, child in checkpoint.children(number).items():
         if key in _REPEATED or key in _NOT_LAYERS or child in (*above, number):
             continue
         place = checkpoint.variable(child)
         if place is not None:
-            variables[key] = _tensor(checkpoint, place)
+            # Of several names for one variable counts the one by which the checkpoint calls it.
+            if place not in named or f"/{key}/.ATTRIBUTES" in place:
+                named[place] = key
         else:
             # A layer of a model is there as layer-1 and, if it has weights, as layer_with_weights-0.
             name = layers.get(child, key) if re.match(r"layer(_with_weights)?-\d+$", key) else key
             children[name] = _from_object(checkpoint, child, layers, (*above, number))
-    return Node(variables, children)
+    return Node({key: _tensor(checkpoint, place) for place, key in named.items()}, children)
 
 
 def _tensor(checkpoint: Checkpoint, place: str) -> Stored:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def _match(layer: keras.Layer, node: Node, pairs: dict[int, tuple[keras.Layer, l
         else:
             pairs[id(layer)] = (layer, arrays)
     inner = _inner(layer)
-    for name, child in node.children.items():
+    for name, child in _flat(node, inner):
         if name in inner:
             yield from _match(inner[name], child, pairs)
         else:
@@ -144,24 +145,66 @@ def _ordered(stored: dict[str, Stored], names: list[str]) -> list[Stored] | None
     return [stored[name] for name in names] if same else None
 
 
+def _flat(node: Node, inner: dict[str, keras.Layer]) -> Iterator[tuple[str, Node]]:
+    """The children by the names of the layers within, "cells/0" for those of a list."""
+    for name, child in node.children.items():
+        parts = {f"{name}/{key}": part for key, part in child.children.items()}
+        yield from parts.items() if parts and set(parts) <= set(inner) else [(name, child)]
+
+
 def _inner(layer: keras.Layer) -> dict[str, keras.Layer]:
-    """The layers within a layer, by name in a model and by attribute elsewhere."""
+    """The layers within a layer, by name in a model and by attribute elsewhere.
+
+    Those of a list are there by their place in it, and as files count them by class.
+    """
     if isinstance(layer, keras.Model):
         return {inner.name: inner for inner in layer.layers}
-    return {name: value for name, value in vars(layer).items() if isinstance(value, keras.Layer)}
+    found = {}
+    for name, value in vars(layer).items():
+        if isinstance(value, keras.Layer):
+            found[name] = value
+        elif isinstance(value, (list, tuple)) and all(isinstance(part, keras.Layer) for part in value):
+            found |= {f"{name}/{index}": part for index, part in enumerate(value)}
+            found |= {f"{name}/{key}": part for key, part in zip(counted(_classes(value)), value, strict=True)}
+    return found
+
+
+def _classes(layers: Iterable[keras.Layer]) -> list[str]:
+    return [type(layer).__name__ for layer in layers]
+
+
+def counted(classes: Iterable[str]) -> list[str]:
+    """Names of layers as Keras counts them in a file.
+
+    Args:
+        classes: names of their classes, in order.
+
+    Example:
+        >>> counted(["Dense", "LSTMCell", "Dense"])
+        ['dense', 'lstm_cell', 'dense_1']
+    """
+    counts: Counter[str] = Counter()
+    names = []
+    for name in map(_snake, classes):
+        names.append(f"{name}_{counts[name]}" if counts[name] else name)
+        counts[name] += 1
+    return names
+
+
+def _snake(name: str) -> str:
+    name = re.sub(r"\W+", "", name.rpartition(">")[2])
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def _own(layer: keras.Layer) -> list[keras.Variable]:
     """A layer's own weights, in the order in which it saves them."""
-    inner = {id(weight) for part in _parts(layer) for weight in part.weights}
-    return [weight for weight in layer.weights if id(weight) not in inner]
-
-
-def _parts(layer: keras.Layer) -> Iterator[keras.Layer]:
-    yield from _inner(layer).values()
+    parts = list(_inner(layer).values())
     for value in vars(layer).values():
         if isinstance(value, (list, tuple)):
-            yield from (part for part in value if isinstance(part, keras.Layer))
+            parts += [part for part in value if isinstance(part, keras.Layer)]
+    inner = {id(weight) for part in parts for weight in part.weights}
+    return [weight for weight in layer.weights if id(weight) not in inner]
 
 
 def _check_shapes(pairs: dict[int, tuple[keras.Layer, list[Stored]]], path: Path) -> None:

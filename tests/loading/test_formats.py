@@ -14,6 +14,7 @@ import pytest
 
 from kxai.errors import ArgumentError, LoadError
 from kxai.loading import keras2, keras2_calls, load, metadata
+from kxai.loading.request import Request
 from tests.fixtures.saved_models import make
 
 FIXTURES = Path(make.__file__).parent
@@ -71,6 +72,29 @@ def test_keras2(name, weights):
     model = load(FIXTURES / name, weights=None if weights is None else FIXTURES / weights)
     assert not any(isinstance(layer, keras.layers.TFSMLayer) for layer in model.layers)
     assert_predicts(model, inputs, expected)
+
+
+def test_a_model_of_one_input_takes_one_tensor():
+    """Keras 2 writes a list of one, which Keras 3 would insist on."""
+    nodes = {"input_layers": [["x", 0, 0]], "output_layers": [["y", 0, 0]]}
+    layers = [
+        {"class_name": "InputLayer", "name": "x", "config": {"batch_input_shape": [None, 2], "name": "x"}},
+        {"class_name": "ReLU", "name": "y", "config": {"name": "y"}},
+    ]
+    for layer, calls in zip(layers, ([], [[["x", 0, 0, {}]]]), strict=True):
+        layer["inbound_nodes"] = calls
+    config = {"class_name": "Functional", "config": {"name": "m", "layers": layers, **nodes}}
+    model = keras.saving.deserialize_keras_object(keras2.modern(config))
+    assert model(np.array([[-1.0, 2.0]])).numpy().tolist() == [[0.0, 2.0]]
+
+
+def test_what_changed_its_meaning_keeps_it():
+    config = keras2.modern({"class_name": "GRU", "config": {"name": "g", "recurrent_activation": "hard_sigmoid"}})
+    assert config["config"]["reset_after"] is False
+    request = Request(FIXTURES)
+    layer = request.build({**config, "config": {**config["config"], "units": 2}})
+    x = np.linspace(-4, 4, 9, dtype="float32")
+    np.testing.assert_allclose(layer.recurrent_activation(x), np.clip(0.2 * x + 0.5, 0, 1), atol=1e-6)
 
 
 def test_fixtures_tell_weights_apart():
