@@ -99,7 +99,23 @@ def _by_order(request: Request, new: dict[str, Any], old: dict[str, Any], path: 
         model = keras.saving.load_model(
             readable, custom_objects=request.objects, compile=False, safe_mode=request.safe_mode
         )
+    _check_order(model, path)
     return model
+
+
+def _check_order(model: Any, path: Path) -> None:
+    # Keras reads such weights by order alone, and takes layers of equal shapes for each other.
+    if not isinstance(model, keras.Model):
+        return
+    wanted = [layer.name for layer in model.layers if layer.weights]
+    found = hdf5.layers_with_weights(path)
+    if wanted != found and sorted(wanted) == sorted(found):
+        raise LoadError(
+            f"{path} holds the weights in another order than the model has its layers.",
+            expected=", ".join(wanted[:20]),
+            received=", ".join(found[:20]),
+            fix="save the model again: model.save('name.keras').",
+        )
 
 
 @contextmanager

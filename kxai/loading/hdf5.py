@@ -117,7 +117,29 @@ def is_by_order(path: Path) -> bool:
         path: an HDF5 file.
     """
     with h5py.File(path, "r") as stored:
-        return "layer_names" in stored.get("model_weights", stored).attrs
+        return any(key.startswith("layer_names") for key in stored.get("model_weights", stored).attrs)
+
+
+def layers_with_weights(path: Path) -> list[str]:
+    """The names of the layers that have weights in a file, in the order in which they are read.
+
+    Args:
+        path: an HDF5 file with weights layer after layer.
+    """
+    with h5py.File(path, "r") as stored:
+        weights = stored.get("model_weights", stored)
+        # Keras cuts long lists into layer_names0, layer_names1, ...
+        keys = ["layer_names"] if "layer_names" in weights.attrs else _numbered(weights.attrs)
+        names = [name.decode() if isinstance(name, bytes) else str(name) for key in keys for name in weights.attrs[key]]
+        return [name for name in names if name in weights and _has_weights(weights[name].attrs)]
+
+
+def _numbered(attributes: Any) -> list[str]:
+    return sorted((key for key in attributes if key.startswith("layer_names")), key=lambda key: int(key[11:]))
+
+
+def _has_weights(attributes: Any) -> bool:
+    return any(key.startswith("weight_names") and len(attributes[key]) for key in attributes)
 
 
 @contextlib.contextmanager

@@ -285,6 +285,17 @@ def test_calls_of_models_within_models():
     assert got["output_layers"] == {"f": ["f", 2, 0], "s": ["s", 0, 0]}
 
 
+def test_weights_in_another_order(tmp_path):
+    layers = [keras.layers.Dense(4, name=name) for name in ("a", "b")]
+    keras.Sequential([keras.Input((4,)), *layers], name="m").save(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5", "r+") as file:
+        assert list(file["model_weights"].attrs["layer_names"]) == ["a", "b"]
+        file["model_weights"].attrs["layer_names"] = np.array([b"b", b"a"])
+    text = message(tmp_path / "m.h5")
+    assert "holds the weights in another order than the model has its layers" in text
+    assert "Expected: a, b\n  Received: b, a" in text
+
+
 def test_custom_objects_of_keras2(tmp_path):
     class Twice(keras.layers.Layer):
         def call(self, inputs):
