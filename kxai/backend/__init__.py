@@ -30,7 +30,6 @@ from kxai.backend.summaries import Summaries
 from kxai.backend.tensorflow import (
     ACTIVATIONS,
     NoDerivative,
-    asserted,
     compile,
     constant,
     dataset_batches,
@@ -51,7 +50,6 @@ __all__ = [
     "ACTIVATIONS",
     "Checkpoint",
     "NoDerivative",
-    "asserted",
     "Summaries",
     "SavedModel",
     "compile",

@@ -61,9 +61,14 @@ class Explaining:
         return {**self.interface.inputs, **({TARGET: TensorFacts((None,), "int32")} if self.asked else {})}
 
     @property
+    def explained_names(self) -> list[str]:
+        """What relevance belongs to: inputs, or layers."""
+        return [identifier(name) for name in self.recorded.layers] or list(self.interface.names)
+
+    @property
     def relevance_names(self) -> list[str]:
-        """What the relevance of each input is called."""
-        names = self.interface.names
+        """What the relevance of each of them is called."""
+        names = self.explained_names
         return [RELEVANCE] if len(names) == 1 else [f"{RELEVANCE}_{name}" for name in names]
 
     @property

@@ -52,7 +52,7 @@ def method_facts(analyzer: Analyzer, explaining: Explaining, target: Any) -> dic
         **_plan(analyzer, explaining.interface),
         "target": {**given, "outputs": refers},
         "model_outputs": dict(zip(explaining.output_names, graph.output_names, strict=True)),
-        "relevance": dict(zip(explaining.relevance_names, explaining.interface.names, strict=True)),
+        "relevance": dict(zip(explaining.relevance_names, explaining.explained_names, strict=True)),
     }
 
 

@@ -181,7 +181,8 @@ class SamplingAnalyzer(GradientAnalyzer):
                 "chosen": clean.chosen,
             }
 
-        return Recorded(field.graph, resolved, run)
+        layers = [spec.name for spec in tree.flatten(field.structure)] if self._layer is not None else []
+        return Recorded(field.graph, resolved, run, tuple(layers))
 
     def _recorded_field(self, specs: Any, target: Any) -> tuple[TensorField, Any, Target]:
         """As :meth:`_field`, for a recorded function."""
