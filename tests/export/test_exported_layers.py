@@ -14,7 +14,7 @@ def test_relevance_of_a_layer_of_a_model_of_several_inputs(tmp_path):
     layer = next(layer.name for layer in case.model.layers if "concat" in layer.name)
     analyzer = kxai.IntegratedGradients(case.model, num_steps=3, layer=[layer])
     done = kxai.export(analyzer, tmp_path)
-    names = [tensor.name for tensor in case.model.inputs]
-    reply = test_export.loaded(done)("explain", **dict(zip(names, case.inputs, strict=True)), target=np.full(4, -1, "int32"))
+    tensors = {tensor.name: x for tensor, x in zip(case.model.inputs, case.inputs, strict=True)}
+    reply = test_export.loaded(done)("explain", **tensors, target=np.full(4, -1, "int32"))
     (expected,) = analyzer.explain(case.inputs).relevance
     np.testing.assert_allclose(reply["relevance"], expected, rtol=0, atol=1e-6 * np.abs(expected).max())
