@@ -30,6 +30,7 @@ from kxai.backend.summaries import Summaries
 from kxai.backend.tensorflow import (
     ACTIVATIONS,
     NoDerivative,
+    asserted,
     compile,
     constant,
     dataset_batches,
@@ -50,6 +51,7 @@ __all__ = [
     "ACTIVATIONS",
     "Checkpoint",
     "NoDerivative",
+    "asserted",
     "Summaries",
     "SavedModel",
     "compile",

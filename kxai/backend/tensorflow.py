@@ -190,6 +190,18 @@ def repeat(step: Callable[[Any, Any], Any], count: int, carried: Any, going: Cal
     return tf.nest.pack_sequence_as(packed, last)
 
 
+def asserted(tensor: Any, condition: Any, message: str) -> Any:
+    """The tensor, in a graph that fails with this message unless the condition holds when it runs.
+
+    Args:
+        tensor: any.
+        condition: boolean tensor of any shape, true throughout.
+        message: what went wrong.
+    """
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(condition), [message])]):
+        return tf.identity(tensor)
+
+
 def compile(function: Callable[..., Any], signature: Any, jit: bool = False) -> Callable[..., Any]:
     """Compile ``function`` once for all batch sizes.
 

@@ -19,7 +19,6 @@ from kxai.analyzers.cam.gradient import weighted
 from kxai.analyzers.recorded import Recorded
 from kxai.analyzers.scores import Explained, Spec, input_spec
 from kxai.analyzers.upsample import upsample
-from kxai.backend import saved_model
 from kxai.composites import Plan
 from kxai.errors import InputError, NumericalError
 from kxai.graph.cut import beyond
@@ -332,7 +331,7 @@ class AblationCAM(ScoredCAM):
         undefined = (score == 0) & ops.any(drop != 0, axis=1)
         alpha = drop / ops.where(score == 0, ops.ones_like(score), ops.abs(score))[:, None]
         if not backend.is_eager():
-            return saved_model.ensured(alpha, ops.logical_not(undefined), f"{_UNDEFINED} {_FIX}")
+            return backend.asserted(alpha, ops.logical_not(undefined), f"{_UNDEFINED} {_FIX}")
         if ops.any(undefined):
             raise NumericalError(
                 _UNDEFINED,
