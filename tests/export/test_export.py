@@ -361,6 +361,20 @@ def test_inputs_of_one_name_are_refused(tmp_path):
         kxai.export(epsilon(model), tmp_path)
 
 
+def test_outputs_without_a_row_per_sample_are_refused(tmp_path):
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, {"y": layers.Dense(2, name="y")(x), "folded": ops.reshape(x, (-1, 2))})
+    with pytest.raises(ExportError, match="'folded' has not one row per sample"):
+        kxai.export(epsilon(model), tmp_path, output="y")
+
+
+def test_outputs_that_cannot_be_told_apart_are_refused(tmp_path):
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, {name: layers.Dense(2)(x) for name in ("score", "output_score")})
+    with pytest.raises(ExportError, match="cannot be told apart"):
+        kxai.export(epsilon(model), tmp_path, output="score")
+
+
 @pytest.mark.parametrize("case", [models.sequence, models.subclassed])
 def test_an_example_fixes_the_sizes(case, tmp_path):
     case = case()
@@ -441,6 +455,23 @@ def test_layers_that_hold_states_are_refused(tmp_path):
     model = keras.Sequential([keras.Input((5, 2), batch_size=2), layers.LSTM(3, stateful=True), layers.Dense(2)])
     with pytest.raises(ExportError, match="stateful: it holds the states of 2 samples"):
         kxai.export(epsilon(model), tmp_path)
+
+
+def test_a_saved_model_that_was_loaded_as_a_black_box(tmp_path):
+    dense().export(tmp_path / "plain", verbose=False)
+    analyzer, x = kxai.Gradient(kxai.load(tmp_path / "plain")), models.numbers(4)
+    done = kxai.export(analyzer, tmp_path / "model")
+    (name, _), *_ = done.signatures["explain"].inputs.items()
+    reply = loaded(done)("explain", **{name: x, "target": np.int32([0, 1, 2, 0])})
+    np.testing.assert_allclose(reply["relevance"], analyzer.explain(x, [0, 1, 2, 0]).relevance, rtol=1e-6)
+
+
+def test_an_export_does_not_tell_where_it_was_made(tmp_path):
+    done = kxai.export(epsilon(dense()), tmp_path)
+    for file in done.path.rglob("*"):
+        if file.is_file():
+            assert str(tmp_path).encode() not in file.read_bytes()
+            assert b".py" not in file.read_bytes()
 
 
 # Folders
