@@ -108,10 +108,14 @@ class DifferenceAnalyzer(BackwardAnalyzer):
         references = self.references(specs, SERVED)
         program = self.program(plan, resolved, [])
         scorer = Scorer(plan.graph, resolved, self._count_trace)
+        if references.arrays is not None:
+            plan.check_values([array.reshape(-1, *array.shape[2:]) for array in references.arrays])
 
         def run(inputs: list[Any], data: list[Any]) -> dict[str, Any]:
             inputs = plan.checked(inputs)
             given = references.tensors(inputs)
+            if references.arrays is None:
+                given = plan.checked(given)
             count = max(int(array.shape[0]) for array in given)
             if count == 1:
                 return program.run(inputs, data, [array[0] for array in given])

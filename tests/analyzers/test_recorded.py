@@ -286,3 +286,28 @@ def test_opti_cam_stops_for_each_sample_alone(rate):
     case = models.averaged()
     # The loss of some samples rises early at the large rate, so that they stop apart from others.
     check(kxai.OptiCAM(case.model, num_steps=20, learning_rate=rate), case.inputs)
+
+
+@pytest.mark.parametrize("make", [
+    lambda model: kxai.IntegratedGradients(model, num_steps=2, layer="embedding*"),
+    lambda model: kxai.SmoothGrad(model, num_samples=2, layer="embedding*"),
+    lambda model: kxai.DeepLIFT(model, 1),
+])  # fmt: skip
+def test_ids_without_a_row_fail_as_they_do_live(make):
+    case = models.tokens()
+    analyzer, wrong = make(case.model), np.full_like(case.inputs, 1000)
+    run = compiled(analyzer, case.inputs)
+    with pytest.raises(InputError):
+        analyzer.explain(wrong)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="an id is not in the vocabulary"):
+        run(wrong)
+
+
+def test_references_without_a_row():
+    case = models.tokens()
+    analyzer = kxai.DeepLIFT(case.model, 1000)
+    with pytest.raises(InputError):
+        analyzer.recorded(analyzer._specs(None))
+    run = compiled(kxai.DeepLIFT(case.model, lambda ids: ids + 1000), case.inputs)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="an id is not in the vocabulary"):
+        run(case.inputs)

@@ -98,7 +98,8 @@ class OptiCAM(CAMAnalyzer):
     def recorded(self, specs: Any, target: Any = None) -> Recorded:
         plan = self._plan_for(specs)
         resolved = self._targeted(plan.graph, target, None)
-        return Recorded(plan.graph, resolved, self._analysis(plan, resolved)[0])
+        run, _ = self._analysis(plan, resolved)
+        return Recorded(plan.graph, resolved, lambda inputs, data: run(plan.checked(inputs), data))
 
     def _analysis(self, plan: Plan, target: Target) -> tuple[Callable[..., dict[str, Any]], list[Spec]]:
         """(inputs, target's numbers) -> result, of tensors; and specs of the target's numbers."""

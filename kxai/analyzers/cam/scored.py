@@ -69,6 +69,7 @@ class ScoredCAM(CAMAnalyzer):
         ]
 
         def run(inputs: list[Any], data: list[Any]) -> dict[str, Any]:
+            inputs = plan.checked(inputs)
             clean = look.run(inputs, data)
             raws = []
             for found, scorer in zip(maps, scorers, strict=True):

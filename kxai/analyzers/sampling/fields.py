@@ -130,6 +130,8 @@ class GradientField(TensorField):
     def clean(self, batch: list[Any], data: list[Any], rows: Any, calls: Calls) -> Clean:
         if calls.looks:
             self._plan.check_inputs(batch)
+        else:
+            batch = self._plan.checked(batch)
         found = calls(self._scorer, batch, data)
         graph = self._plan.graph
         return Clean(
