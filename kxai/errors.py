@@ -64,7 +64,8 @@ class ServingError(KxaiError, RuntimeError):
     """A server cannot be reached, does not answer in time, or refuses.
 
     Attributes:
-        code: HTTP's status (``"404"``) or gRPC's (``"NOT_FOUND"``); empty where no reply came.
+        code: HTTP's status (``"404"``) or gRPC's (``"NOT_FOUND"``); ``"UNREADABLE"`` where the reply is none;
+            ``"CLOSED"`` where the client was closed; empty where no reply came.
     """
 
     def __init__(self, what: str, *, code: str = "", expected: str = "", received: str = "", fix: str = "") -> None:

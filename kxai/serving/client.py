@@ -14,14 +14,16 @@ from kxai.explanation import Explanation
 from kxai.serving.rest import Rest
 from kxai.serving.rpc import Rpc
 from kxai.serving.signature import DEFAULT, EXPLAIN, TARGET, Signature, regular
-from kxai.serving.transport import Place, Transport, split
+from kxai.serving.transport import Place, Transport, sendable, split
 
 PORTS = {"rest": {"http": 8501, "https": 443}, "grpc": {"http": 8500, "https": 443}}
 LAYOUTS = ("columns", "rows")
+LONGEST = 1e6
 FIXED = "fixed in the export"
 """The target of an explanation that only the export knows, as it is no class."""
 
 _RELEVANCE = "relevance"
+NEEDED = {"score", "residual"}
 
 
 @final
@@ -30,6 +32,8 @@ class Client:
 
     Only NumPy and the standard library are needed, for gRPC also ``kxai[serving]``. Thread-safe; connections are kept.
     A request is repeated in one case: a kept connection turns out to be closed before a byte of the reply came.
+    Connections are direct, whatever proxies the environment names; TLS checks the server's certificate by the system's
+    authorities (``SSL_CERT_FILE`` names others, for gRPC ``GRPC_DEFAULT_SSL_ROOTS_FILE_PATH``).
     What the model's signatures are is asked once, and again by :meth:`metadata`.
 
     Args:
@@ -38,7 +42,7 @@ class Client:
         model: name of the model.
         version: number of the version; None (default): the newest that is served.
         protocol: ``"rest"`` (default), or ``"grpc"``, which is quicker and carries every type.
-        timeout: seconds, > 0, after which a request is given up, of REST without a byte; default 60.
+        timeout: seconds, > 0, at most 1e6, after which a request is given up, of REST without a byte; default 60.
         batch_size: samples per request, >= 1, default 32.
         layout: of REST's JSON, ``"columns"`` (default; an array per tensor) or ``"rows"`` (an object per sample).
         headers: sent with every request, for instance ``{"Authorization": "Bearer ..."}``; gRPC's metadata.
@@ -56,14 +60,18 @@ class Client:
         self, url: str, model: str, version: int | None = None, protocol: str = "rest", *, timeout: float = 60.0,
         batch_size: int = 32, layout: str | None = None, headers: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
-        if protocol not in PORTS:
+        if not isinstance(protocol, str) or protocol not in PORTS:
             raise UnknownNameError("protocol", str(protocol), PORTS)
-        if not isinstance(model, str) or not model:
+        if not isinstance(model, str) or not model.isprintable() or not model:
             raise ArgumentError("model names a model of the server.", expected="a text", received=repr(model))
-        if version is not None and (isinstance(version, bool) or not isinstance(version, int) or version < 0):
-            raise ArgumentError("version is a number.", expected="an int >= 0 or None", received=repr(version))
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
-            raise ArgumentError("timeout counts seconds.", expected="a number > 0", received=repr(timeout))
+        if version is not None and (
+            isinstance(version, bool) or not isinstance(version, int) or not 0 <= version < 2**63
+        ):
+            raise ArgumentError("version is a number.", expected="an int in [0, 2^63) or None", received=repr(version))
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= LONGEST:
+            raise ArgumentError(
+                "timeout counts seconds.", expected=f"a number > 0, at most {LONGEST:g}", received=repr(timeout)
+            )
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ArgumentError("batch_size counts samples.", expected="an int >= 1", received=repr(batch_size))
         if layout is not None and (layout not in LAYOUTS or protocol == "grpc"):
@@ -72,7 +80,9 @@ class Client:
         secure, host, port, prefix = split(url, PORTS[protocol])
         if prefix and protocol == "grpc":
             raise ArgumentError("gRPC has no paths.", expected="[http[s]://]host[:port]", received=repr(url))
-        place = Place(secure, host, port, prefix, model, version, float(timeout), dict(headers or {}))
+        place = Place(
+            secure, host, port, prefix, model, version, float(timeout), sendable({} if headers is None else headers)
+        )
         self._place, self._protocol, self._batch_size = place, protocol, batch_size
         self._transport: Transport = Rpc(place) if protocol == "grpc" else Rest(place, layout or LAYOUTS[0])
         self._known: dict[str, Signature] | None = None
@@ -88,7 +98,7 @@ class Client:
                 ``image_bytes`` and ``target``.
 
         Returns:
-            The outputs by name, ``(batch, ...)`` each; strings are arrays of objects.
+            The outputs by name, ``(batch, ...)`` each; strings are arrays of bytes objects, bfloat16 becomes float32.
 
         Raises:
             UnknownNameError: there is no such signature. InputError: the inputs do not fit it.
@@ -115,8 +125,14 @@ class Client:
             ServingError: the server cannot be reached, does not answer in time, or refuses.
             NumericalError: relevance is not finite.
         """
-        name = EXPLAIN if method is None else f"{EXPLAIN}_{method.replace('.', '_')}"
-        signature = self._signature(name, "method" if method else "signature")
+        name = EXPLAIN if method is None else f"{EXPLAIN}_{str(method).replace('.', '_')}"
+        signature = self._signature(name, "signature" if method is None else "method")
+        if not signature.outputs.keys() >= NEEDED:
+            raise ServingError(
+                f"The signature {name!r} is none that kxai.export wrote.",
+                expected=f"outputs {', '.join(sorted(NEEDED))} and relevance",
+                received=", ".join(signature.outputs),
+            )
         given = self._named(inputs, [key for key in signature.inputs if key != TARGET])
         if not given or TARGET in given:
             names = ", ".join(key for key in signature.inputs if key != TARGET)
@@ -150,7 +166,8 @@ class Client:
         """Asks whether the server runs and the model (its version, if one was named) can be called.
 
         Raises:
-            ServingError: the server answers with another error than that there is no such model.
+            ServingError: the server answers with another error than that there is no such model, or what answers is no
+                TensorFlow Serving; or this client was closed.
         """
         try:
             return "AVAILABLE" in self._transport.states()
@@ -179,8 +196,8 @@ class Client:
         with self._lock:
             known = self._known
         signatures = self.metadata() if known is None else known
-        if name not in signatures:
-            raise UnknownNameError(kind, name, signatures, fix="kxai.export writes a signature per method.")
+        if not isinstance(name, str) or name not in signatures:
+            raise UnknownNameError(kind, str(name), signatures, fix="kxai.export writes a signature per method.")
         return signatures[name]
 
     def _named(self, inputs: Any, names: list[str]) -> dict[str, Any]:
@@ -204,21 +221,13 @@ class Client:
             )
             for start in range(0, count, self._batch_size)
         ]
-        joined = {key: np.concatenate([part[key] for part in parts]) for key in signature.outputs}
-        short = [key for key, array in joined.items() if len(array) != count]
-        if short:
-            raise ServingError(
-                "The server returned another number of samples than it was sent.",
-                expected=str(count),
-                received=", ".join(f"{key}: {len(joined[key])}" for key in short),
-            )
-        return joined
+        return {key: np.concatenate([part[key] for part in parts]) for key in signature.outputs}
 
 
 def _targets(target: Any, count: int) -> np.ndarray:
     if target is None:
         return np.full(count, -1, np.int32)
-    given = np.asarray(target)
+    given = regular("target", target)
     if given.dtype.kind not in "iu" or given.shape not in ((), (count,)) or (given.size and given.min() < -1):
         raise TargetError(
             "A server explains classes.",

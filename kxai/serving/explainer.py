@@ -16,6 +16,7 @@ from kxai.serving.notation import decoded, parse, rows
 from kxai.serving.signature import DEFAULT, EXPLAIN, TARGET, Signature, Spec
 
 FILE = "saved_model.pb"
+LONGEST_NAME = 200
 KEYS = ("instances", "signature_name", "target")
 
 
@@ -84,7 +85,7 @@ class Explainer:
         content = _content(payload)
         name = content.get("signature_name", default)
         if not isinstance(name, str) or name not in names:
-            raise UnknownNameError("signature", str(name), names)
+            raise UnknownNameError("signature", str(name)[:LONGEST_NAME], names)
         signature = self.signatures[name]
         instances = content["instances"]
         columns = _columns(instances, signature)

@@ -15,6 +15,12 @@ from kxai.errors import KxaiError, MissingDependencyError, NumericalError
 from kxai.serving.explainer import Explainer
 from kxai.serving.gate import Gate
 
+PATHS = "/v1/models/[^/]+:(explain|predict)"
+"""What answers a POST; others of KServe's take models off the server, for one."""
+
+LONGEST = 2000
+"""Characters of an error; texts quote what was sent."""
+
 ECHOED = ("ce-", "content-type")
 """Headers of a request that KServe needs for its reply to a cloud event."""
 
@@ -29,8 +35,10 @@ def main() -> None:
     options = _parser(kserve).parse_args()
     explainer = Explainer(options.model_dir, options.batch_size)
     app = importlib.import_module("kserve.model_server").app
-    limit, places = math.ceil(options.max_body_mb * 2**20), options.threads + options.max_waiting
-    app.add_middleware(Gate, max_body=limit, max_requests=places, body_timeout=options.body_timeout)
+    app.add_middleware(
+        Gate, paths=PATHS, max_body=math.ceil(options.max_body_mb * 2**20), max_running=options.threads,
+        max_requests=options.threads + options.max_waiting, body_timeout=options.body_timeout,
+    )  # fmt: skip
     with ThreadPoolExecutor(options.threads, "explain") as pool:
         # KServe reads its own arguments from the command line, too.
         server = _server_class(kserve, options.host)(enable_grpc=False)
@@ -85,7 +93,8 @@ def _server_class(kserve: Any, host: str) -> Any:
 
 
 def _protocol_class() -> Any:
-    http: Any = importlib.import_module("uvicorn.protocols.http.auto").AutoHTTPProtocol
+    # The one of uvicorn's protocols that bounds headers.
+    http: Any = importlib.import_module("uvicorn.protocols.http.h11_impl").H11Protocol
 
     class Protocol(http):
         """Answers, too, where the client has said that it sends no more; uvicorn would close."""
@@ -129,11 +138,17 @@ def _model_class(kserve: Any) -> Any:
             try:
                 return await asyncio.get_running_loop().run_in_executor(self._pool, function, payload)
             except NumericalError as error:
-                raise errors.InferenceError(str(error)) from error
+                raise errors.InferenceError(_message(error)) from error
             except KxaiError as error:
-                raise errors.InvalidInput(str(error)) from error
+                raise errors.InvalidInput(_message(error)) from error
 
     return Model
+
+
+def _message(error: KxaiError) -> str:
+    # JSON may name characters that no encoding has.
+    text = str(error).encode(errors="backslashreplace").decode()
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
 if __name__ == "__main__":

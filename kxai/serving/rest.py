@@ -11,10 +11,10 @@ from typing import Any, final
 
 import numpy as np
 
-from kxai.errors import InputError, ServingError
-from kxai.serving.notation import CODES, column, from_column, parse, rows
+from kxai.errors import InputError
+from kxai.serving.notation import CODES, decoded, parse, text
 from kxai.serving.signature import Signature, Spec
-from kxai.serving.transport import Place, Transport, garbled, refused, too_late, unreachable
+from kxai.serving.transport import Place, Transport, closed, garbled, refused, too_late, unreachable
 
 
 @final
@@ -35,15 +35,13 @@ class Rest(Transport):
         self._closed = False
 
     def call(self, name: str, signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        content: dict[str, Any] = {"signature_name": name}
-        if self._layout == "rows":
-            content["instances"] = rows(inputs, named=True)
-        else:
-            content["inputs"] = {name: column(array) for name, array in inputs.items()}
-        reply = self._asked("POST", f"{self._path}:predict", json.dumps(content).encode())
+        body = f'{{"signature_name": {json.dumps(name)}, {_written(inputs, self._layout)}}}'.encode()
+        count = len(next(iter(inputs.values())))
+        reply = self._asked("POST", f"{self._path}:predict", body)
         try:
             columns = _columns(reply, self._layout, list(signature.outputs))
-            return {name: from_column(name, columns[name], spec) for name, spec in signature.outputs.items()}
+            read = {n: decoded(columns[n]) if s.dtype == "string" else columns[n] for n, s in signature.outputs.items()}
+            return signature.returned(read, count)
         except (KeyError, TypeError, IndexError, InputError) as error:
             raise garbled(self._place, error) from error
 
@@ -83,38 +81,38 @@ class Rest(Transport):
         return reply
 
     def _exchanged(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
-        connection = self._taken()
-        while True:
-            used = connection is not None
-            if connection is None:
-                kind = http.client.HTTPSConnection if self._place.secure else http.client.HTTPConnection
-                connection = kind(self._place.host, self._place.port, timeout=self._place.timeout)
+        connection, used = self._taken()
+        try:
             try:
-                reply = _sent(connection, method, path, body, self._place.headers)
-            except ConnectionResetError as error:
-                connection.close()
+                response = _sent(connection, method, path, body, self._place.headers)
+            except ConnectionResetError:
                 # Servers end connections that were idle; calls change nothing there, so they may be repeated.
                 if not used:
-                    raise unreachable(self._place, error) from error
-                connection = None
-                continue
-            except TimeoutError as error:
+                    raise
                 connection.close()
-                raise too_late(self._place) from error
-            except OSError as error:
-                connection.close()
-                raise unreachable(self._place, error) from error
-            except http.client.HTTPException as error:
-                connection.close()
-                raise garbled(self._place, repr(error)) from error
-            self._give_back(connection)
-            return reply
+                response = _sent(connection, method, path, body, self._place.headers)
+            reply = response.status, response.read()
+        except TimeoutError as error:
+            connection.close()
+            raise too_late(self._place) from error
+        except OSError as error:
+            connection.close()
+            raise unreachable(self._place, error) from error
+        except http.client.HTTPException as error:
+            connection.close()
+            raise garbled(self._place, repr(error)) from error
+        self._give_back(connection)
+        return reply
 
-    def _taken(self) -> http.client.HTTPConnection | None:
+    def _taken(self) -> tuple[http.client.HTTPConnection, bool]:
+        """A connection, and whether it was used before."""
         with self._lock:
             if self._closed:
-                raise ServingError("This client was closed.", fix="make another one.")
-            return self._idle.pop() if self._idle else None
+                raise closed()
+            if self._idle:
+                return self._idle.pop(), True
+        kind = http.client.HTTPSConnection if self._place.secure else http.client.HTTPConnection
+        return kind(self._place.host, self._place.port, timeout=self._place.timeout), False
 
     def _give_back(self, connection: http.client.HTTPConnection) -> None:
         with self._lock:
@@ -126,15 +124,27 @@ class Rest(Transport):
 
 def _sent(
     connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
-) -> tuple[int, bytes]:
+) -> http.client.HTTPResponse:
     try:
         connection.request(method, path, body, {"Content-Type": "application/json", **headers})
     except (BrokenPipeError, ConnectionResetError):
         # A server that refuses a large request may close before it has read all; its reply says why.
         if connection.sock is None:
             raise
-    response = connection.getresponse()
-    return response.status, response.read()
+    return connection.getresponse()
+
+
+def _written(inputs: Mapping[str, np.ndarray], layout: str) -> str:
+    """The inputs in either layout."""
+    if layout == "columns":
+        return f'"inputs": {_object({name: text(array) for name, array in inputs.items()})}'
+    count = len(next(iter(inputs.values())))
+    samples = [{name: text(array[i : i + 1])[1:-1] for name, array in inputs.items()} for i in range(count)]
+    return f'"instances": [{", ".join(map(_object, samples))}]'
+
+
+def _object(written: Mapping[str, str]) -> str:
+    return f"{{{', '.join(f'{json.dumps(name)}: {value}' for name, value in written.items())}}}"
 
 
 def _columns(reply: Any, layout: str, names: list[str]) -> dict[str, Any]:
@@ -152,5 +162,5 @@ def _specs(listed: Mapping[str, Any]) -> dict[str, Spec]:
         shape = info.get("tensor_shape", {})
         sizes = [int(dim["size"]) for dim in shape.get("dim", [])]
         known = None if shape.get("unknown_rank") else tuple(None if size < 0 else size for size in sizes)
-        found[name] = Spec(CODES[info["dtype"]], known)
+        found[name] = Spec(CODES.get(info["dtype"], str(info["dtype"])), known)
     return found

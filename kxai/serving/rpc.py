@@ -8,13 +8,17 @@ from typing import Any, final
 
 import numpy as np
 
-from kxai.errors import InputError, MissingDependencyError, ServingError
+from kxai.errors import InputError, MissingDependencyError
 from kxai.serving.signature import Signature, Spec
-from kxai.serving.transport import Place, Transport, garbled, refused, too_late, unreachable
+from kxai.serving.transport import Place, Transport, closed, garbled, refused, too_late, unreachable
 from kxai.wire import DTYPES, from_tensor, message, predict_request
 
 # Relevance of a few images exceeds the 4 MiB that gRPC takes by default.
-OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+# Clients wait for servers to start; gRPC by itself tries less and less often, in the end every two minutes.
+OPTIONS = [
+    ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1),
+    ("grpc.max_reconnect_backoff_ms", 1000), ("grpc.enable_http_proxy", 0),
+]  # fmt: skip
 AVAILABLE = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
 _TYPES = {code: name for name, code in DTYPES.items()}
 
@@ -39,6 +43,7 @@ class Rpc(Transport):
                 received=str(error),
                 fix='pip install "kxai[serving]", or protocol="rest", which needs no package.',
             ) from error
+        self._unreadable = importlib.import_module("google.protobuf.message").DecodeError
         self._place = place
         if place.secure:
             credentials = self._grpc.ssl_channel_credentials()
@@ -53,11 +58,9 @@ class Rpc(Transport):
     def call(self, name: str, signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         request = predict_request(self._place.model, name, inputs, version=self._place.version)
         outputs = self._asked(self._predict, request).outputs
-        missing = [name for name in signature.outputs if name not in outputs]
-        if missing:
-            raise garbled(self._place, f"outputs {sorted(outputs)}, without {missing}")
         try:
-            return {name: from_tensor(outputs[name]) for name in signature.outputs}
+            read = {name: from_tensor(outputs[name]) for name in signature.outputs if name in outputs}
+            return signature.returned(read, len(next(iter(inputs.values()))))
         except InputError as error:
             raise garbled(self._place, error) from error
 
@@ -65,7 +68,10 @@ class Rpc(Transport):
         request = self._addressed("GetModelMetadataRequest")
         request.metadata_field.append("signature_def")
         packed = self._asked(self._metadata, request).metadata
-        listed = message("SignatureDefMap").FromString(packed["signature_def"].value).signature_def
+        try:
+            listed = message("SignatureDefMap").FromString(packed["signature_def"].value).signature_def
+        except self._unreadable as error:
+            raise garbled(self._place, error) from error
         return {name: Signature(_specs(d.inputs), _specs(d.outputs)) for name, d in listed.items()}
 
     def states(self) -> list[str]:
@@ -92,7 +98,7 @@ class Rpc(Transport):
 
     def _asked(self, method: Any, request: Any) -> Any:
         if self._closed:
-            raise ServingError("This client was closed.", fix="make another one.")
+            raise closed()
         headers = [(name.lower(), value) for name, value in self._place.headers.items()]
         try:
             return method(request, timeout=self._place.timeout, metadata=headers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, final
 
@@ -18,13 +18,19 @@ DEFAULT = "serving_default"
 EXPLAIN = "explain"
 
 
+NUMBERS = (
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
+    "complex64", "complex128",
+)  # fmt: skip
+
+
 @final
 @dataclass(frozen=True)
 class Spec:
     """Type and shape of a tensor.
 
     Attributes:
-        dtype: NumPy's name of the type, or ``"string"``, or ``"bfloat16"``.
+        dtype: NumPy's name of the type, or ``"string"``, or TensorFlow's name of a type that NumPy does not have.
         shape: sizes, None where they are open; None as a whole where not even the rank is known.
     """
 
@@ -83,6 +89,43 @@ class Signature:
             raise InputError("The batch sizes do not fit.", expected="one number of samples, >= 1", received=str(sizes))
         return arrays
 
+    def returned(self, outputs: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
+        """Arrays of the types and shapes that the signature returns; bfloat16 becomes float32.
+
+        Args:
+            outputs: what came back, by name; others than the signature's are left out.
+            count: how many samples went there.
+
+        Raises:
+            InputError: outputs are missing, or of other types, shapes or batch sizes.
+
+        Example:
+            >>> Signature({}, {"y": Spec("float32", (None,))}).returned({"y": [1.5]}, 2)
+            Traceback (most recent call last):
+            ...
+            kxai.errors.InputError: y came back for another number of samples.
+              Expected: 2
+              Received: 1
+        """
+        missing = [name for name in self.outputs if name not in outputs]
+        if missing:
+            raise InputError(
+                "Outputs are missing.",
+                expected=", ".join(self.outputs),
+                received=", ".join(map(str, outputs)) or "none",
+            )
+        arrays = {}
+        for name, spec in self.outputs.items():
+            held = replace(spec, dtype="float32") if spec.dtype == "bfloat16" else spec
+            arrays[name] = fitting(name, outputs[name], held, finite=False)
+            if len(arrays[name]) != count:
+                raise InputError(
+                    f"{name} came back for another number of samples.",
+                    expected=str(count),
+                    received=str(len(arrays[name])),
+                )
+        return arrays
+
 
 def fitting(name: str, value: Any, spec: Spec, *, finite: bool) -> np.ndarray:
     """One array of the type and shape that a spec says.
@@ -137,9 +180,11 @@ def regular(name: str, value: Any) -> np.ndarray:
 
 def _numbers(name: str, value: Any, spec: Spec) -> np.ndarray:
     given = regular(name, value)
-    if spec.dtype == "bfloat16":
+    if spec.dtype not in NUMBERS:
         raise InputError(f"NumPy has no arrays of the type that {name} has.", received=spec.dtype)
     wanted = np.dtype(spec.dtype)
+    if given.dtype == wanted:
+        return given
     booleans = (given.dtype.kind == "b") != (wanted.kind == "b")
     if given.size and (
         given.dtype.kind not in "biufc" or booleans or not np.can_cast(given.dtype, wanted, "same_kind")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import urllib.parse
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -12,6 +13,9 @@ import numpy as np
 
 from kxai.errors import ArgumentError, ServingError
 from kxai.serving.signature import Signature
+
+NAME = re.compile(r"[-!#$%&'*+.^`|~\w]+", re.ASCII)
+VALUE = re.compile(r"[ -~]*")
 
 
 @final
@@ -60,12 +64,33 @@ def split(url: str, ports: Mapping[str, int]) -> tuple[bool, str, int, str]:
     """
     try:
         parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
-        port = parts.port
-    except (TypeError, ValueError, AttributeError):
-        parts, port = urllib.parse.urlsplit(""), None
-    if parts.scheme not in ports or not parts.hostname or parts.query or parts.fragment or parts.username:
+        host, port = parts.hostname or "", ports[parts.scheme] if parts.port is None else parts.port
+        known = bool(host.encode("idna")) and host.isprintable() and " " not in host and port > 0
+    except (TypeError, ValueError, AttributeError, LookupError):
+        known = False
+    if not known or parts.query or parts.fragment or parts.username:
         raise ArgumentError("This is no address of a server.", expected="[http[s]://]host[:port]", received=repr(url))
-    return parts.scheme == "https", parts.hostname, port or ports[parts.scheme], parts.path.rstrip("/")
+    return parts.scheme == "https", host, port, urllib.parse.quote(parts.path.rstrip("/"), safe="/%")
+
+
+def sendable(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers as both protocols take them.
+
+    Raises:
+        ArgumentError: they are no texts, or would not fit into a line.
+    """
+    wrong = not isinstance(headers, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, str) and NAME.fullmatch(name) and VALUE.fullmatch(value)
+        for name, value in headers.items()
+    )
+    if wrong:
+        # The values may be secrets.
+        raise ArgumentError(
+            "headers are no headers of a request.",
+            expected="a dict of names to values, printable ASCII in one line",
+            received=", ".join(map(repr, headers)) if isinstance(headers, Mapping) else type(headers).__name__,
+        )
+    return dict(headers)
 
 
 class Transport(ABC):
@@ -125,6 +150,12 @@ def garbled(place: Place, cause: object) -> ServingError:
     """A reply that is no reply."""
     return ServingError(
         f"The server at {place.address} sent something that is no reply of TensorFlow Serving.",
+        code="UNREADABLE",
         received=str(cause),
         fix="is another service listening at this address?",
     )
+
+
+def closed() -> ServingError:
+    """A call after :meth:`Transport.close`."""
+    return ServingError("This client was closed.", code="CLOSED", fix="make another one.")

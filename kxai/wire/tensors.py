@@ -35,16 +35,16 @@ def to_tensor(array: Any) -> Any:
         The message.
 
     Raises:
-        InputError: TensorFlow has no such type.
+        InputError: TensorFlow has no such type, or this is no array.
 
     Example:
         >>> from_tensor(to_tensor([[1.5, 2.0]]))
         array([[1.5, 2. ]])
     """
-    array = np.asarray(array)
+    array = _array(array)
     tensor = message("TensorProto")()
     tensor.tensor_shape.dim.extend([message("Dim")(size=size) for size in array.shape])
-    if array.dtype.kind in "SUO":
+    if array.dtype.kind == "O":
         tensor.dtype = DTYPES["string"]
         tensor.string_val.extend([_bytes(value) for value in array.ravel().tolist()])
         return tensor
@@ -76,13 +76,21 @@ def from_tensor(tensor: Any) -> np.ndarray:
         raise InputError("A tensor has a type that cannot be read.", received=f"DataType {tensor.dtype}")
     shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
     count = math.prod(shape)
-    values = _values(tensor, name)
-    if 0 < len(values) < count and not tensor.tensor_content:
-        # The shortened form of a tensor that ends in equal values.
-        values = np.concatenate([values, np.repeat(values[-1:], count - len(values))])
-    if len(values) != count:
-        raise InputError("A tensor is incomplete.", expected=f"{count} values, {shape}", received=str(len(values)))
-    return values.reshape(shape)
+    try:
+        values = _values(tensor, name)
+        if len(values) < count and not tensor.tensor_content:
+            # The shortened form of a tensor that ends in equal values, or is zero.
+            last = values[-1:] if len(values) else np.full(1, b"" if name == "string" else 0, values.dtype)
+            values = np.concatenate([values, np.repeat(last, count - len(values))])
+        if len(values) != count:
+            raise InputError("A tensor is incomplete.", expected=f"{count} values, {shape}", received=str(len(values)))
+        return values.reshape(shape)
+    except InputError:
+        raise
+    except (ValueError, OverflowError, MemoryError) as error:
+        raise InputError(
+            "A tensor does not hold what its type and its shape say.", expected=f"{name} {shape}", received=str(error)
+        ) from error
 
 
 def predict_request(
@@ -113,6 +121,15 @@ def predict_request(
         request.inputs[name].CopyFrom(to_tensor(array))
     request.output_filter.extend(outputs)
     return request
+
+
+def _array(value: Any) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+        # NumPy's own type of texts would drop zeros at their ends, and turn numbers among them into text.
+        return np.asarray(value, object) if array.dtype.kind in "SU" else array
+    except ValueError as error:
+        raise InputError("This is no array.", received=str(error)) from error
 
 
 def _bytes(value: Any) -> bytes:

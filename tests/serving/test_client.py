@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -148,13 +147,15 @@ def test_requests_are_as_tensorflow_serving_documents_them(connect, rest):
     assert path == "/v1/models/digits:predict"
     assert headers["Authorization"] == "Bearer t"
     assert headers["Content-Type"] == "application/json"
-    inputs = {"image": x.tolist(), "target": [1, -1]}
-    assert json.loads(body) == {"signature_name": "explain", "inputs": inputs}
+    sent = json.loads(body)
+    np.testing.assert_array_equal(np.float32(sent["inputs"].pop("image")), x)
+    assert sent == {"signature_name": "explain", "inputs": {"target": [1, -1]}}
     connect("rows", version=1).explain(x)
     path, _, body = rest.seen[-1]
     assert path == "/v1/models/digits/versions/1:predict"
-    rows = [{"image": one.tolist(), "target": -1} for one in x]
-    assert json.loads(body) == {"signature_name": "explain", "instances": rows}
+    sent = json.loads(body)
+    np.testing.assert_array_equal(np.float32([row.pop("image") for row in sent["instances"]]), x)
+    assert sent == {"signature_name": "explain", "instances": [{"target": -1}] * 2}
 
 
 def test_headers_are_metadata_of_grpc(connect, grpc):
@@ -284,6 +285,13 @@ def test_bad_input(protocol, connect):
         client.explain({})
     with pytest.raises(InputError, match="image has the wrong shape"):
         client.explain(3.0)
+    for method in (3, ("gradient",), ""):
+        with pytest.raises(UnknownNameError, match=r"Unknown method ('|\")explain_"):
+            client.explain(x, method=method)
+    with pytest.raises(UnknownNameError, match=r"Unknown signature '3'"):
+        client.predict(x, 3)
+    with pytest.raises(InputError, match="target is no array"):
+        client.explain(x, [[1], [1, 2]])
     for target in (-2, [1, 2, 3], 1.5, "cat", [[1, 2]], True):
         with pytest.raises(TargetError, match="A server explains classes"):
             client.explain(x, target)
@@ -327,7 +335,19 @@ def test_what_does_not_fit_is_refused(value, dtype, message):
 
 
 def test_bad_arguments():
-    for url in ("", "ftp://a", "http://", "a:b", "http://u:p@host", "host?x", None, "host:99999"):
+    for url in (
+        "",
+        "ftp://a",
+        "http://",
+        "a:b",
+        "http://u:p@host",
+        "host?x",
+        None,
+        "host:99999",
+        "a b",
+        "host:0",
+        "a" * 300,
+    ):
         with pytest.raises(ArgumentError, match="no address of a server"):
             Client(url, "digits")
     with pytest.raises(ArgumentError, match="gRPC has no paths"):
@@ -339,6 +359,13 @@ def test_bad_arguments():
         ("version", True, "version is a number"),
         ("timeout", 0, "timeout counts seconds"),
         ("timeout", float("nan"), "timeout counts seconds"),
+        ("timeout", 1e7, r"a number > 0, at most 1e\+06"),
+        ("version", 2**63, "version is a number"),
+        ("headers", {"A": "b\nc"}, r"no headers of a request(.|\n)*Received: 'A'$"),
+        ("headers", {"A": 3}, "printable ASCII in one line"),
+        ("headers", {"A b": "c"}, "no headers of a request"),
+        ("headers", {"A": "\u20ac"}, "no headers of a request"),
+        ("headers", "a: b", r"no headers of a request(.|\n)*Received: str"),
         ("batch_size", 0, "batch_size counts samples"),
         ("layout", "cells", "one of columns, rows"),
     ]:
@@ -348,6 +375,10 @@ def test_bad_arguments():
         Client("localhost", "digits", protocol="grpc", layout="rows")
     with pytest.raises(ArgumentError, match="model names a model"):
         Client("localhost", "")
+    with pytest.raises(ArgumentError, match="model names a model"):
+        Client("localhost", "\ud800")
+    with pytest.raises(UnknownNameError, match="Unknown protocol"):
+        Client("localhost", "digits", protocol=["rest"])
 
 
 @pytest.mark.parametrize(
@@ -398,33 +429,6 @@ def test_late_replies(protocol, connect, rest, grpc):
     assert client.predict(served.images(1))["logits"].shape == (1, served.CLASSES)
 
 
-@pytest.mark.parametrize(
-    ("reply", "message"),
-    [
-        (b"SSH-2.0-OpenSSH\r\n", "no reply of TensorFlow Serving"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "no reply of TensorFlow Serving"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "no reply of TensorFlow Serving"),
-        (b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"outputs":1', "no reply of TensorFlow Serving"),
-        (b"HTTP/1.1 502 Bad\r\nContent-Length: 8\r\n\r\nno proxy", r"\(502\)(.|\n)*no proxy"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "no reply of TensorFlow Serving"),
-    ],
-)
-def test_other_services_are_told_apart(reply, message):
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def answer():
-            with listening.accept()[0] as one:
-                one.recv(65536)
-                one.sendall(reply)
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        client = Client(f"127.0.0.1:{listening.getsockname()[1]}", "digits", timeout=5)
-        with client, pytest.raises(ServingError, match=message):
-            client.metadata()
-        thread.join()
-
-
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_closed_clients_say_so(protocol, connect):
     client = connect(protocol)
@@ -432,6 +436,8 @@ def test_closed_clients_say_so(protocol, connect):
     client.close()
     with pytest.raises(ServingError, match="This client was closed"):
         client.predict(served.images(1))
+    with pytest.raises(ServingError, match="This client was closed"):
+        client.ready()
 
 
 def test_several_inputs_and_outputs():
@@ -470,3 +476,12 @@ def test_the_client_needs_neither_keras_nor_tensorflow():
     assert run.stdout.startswith("False\nThe package grpcio cannot be imported.")
     assert 'pip install "kxai[serving]"' in run.stdout
     assert issubclass(MissingDependencyError, ImportError)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_signatures_that_others_wrote_do_not_explain(protocol, connect):
+    client = connect(protocol)
+    signatures = client.metadata()
+    client._known = {"explain": signatures["serving_default"]}
+    with pytest.raises(ServingError, match=r"'explain' is none that kxai.export wrote(.|\n)*Received: logits"):
+        client.explain(served.images(1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import http.client
 import json
 import os
@@ -157,6 +159,9 @@ BAD = {
     "target": (json.dumps({"instances": [ROW], "target": "cat"}).encode(), 400, "target has values of the wrong type"),
     "class": (json.dumps({"instances": [ROW], "target": served.CLASSES}).encode(), 400, "target"),
     "signature": (json.dumps({"instances": [ROW], "signature_name": "explain_x"}).encode(), 400, "Unknown signature"),
+    "no character": (rb'{"instances": [{"\ud800": 1}]}', 400, "Unrecognized request format"),
+    "long name": (json.dumps({"instances": [ROW], "signature_name": "x" * 10**5}).encode(), 400, "Unknown signature"),
+    "long keys": (json.dumps({"instances": [{"x" * 10**5: 1}]}).encode(), 400, "x ..."),
     "oversized": (b" " * (MAX_BODY + 1), 413, f"larger than {MAX_BODY} bytes"),
     "far oversized": (b" " * (3 * MAX_BODY), 413, f"larger than {MAX_BODY} bytes"),
 }
@@ -168,7 +173,7 @@ def test_bad_requests_get_a_message(case, port, model):
     body, status, message = BAD[case]
     got, reply = asked(port, "POST", EXPLAIN, body)
     assert got == status, reply
-    assert reply["error"].strip()
+    assert 0 < len(reply["error"].strip()) < 2100
     assert message in reply["error"]
     good(port, model)
 
@@ -179,11 +184,17 @@ def test_other_paths_and_types(port, model):
     assert asked(port, "GET", EXPLAIN)[0] == 404
     body = json.dumps({"instances": [ROW]})
     assert asked(port, "POST", EXPLAIN, body, {"Content-Type": "text/plain"})[0] == 200
+    odd = b'{"instances": [{"\\ud800": 1}]}'  # JSON of a character that no encoding has
+    status, reply = asked(port, "POST", EXPLAIN, odd, {"Content-Type": "text/plain"})
+    assert (status, "\\ud800" in reply["error"]) == (400, True), reply
     status, reply = asked(port, "POST", "/v1/models/digits:predict", body)
     assert status == 200
     np.testing.assert_allclose(reply["predictions"], model.predict(np.zeros((1, 6, 6, 1)), verbose=0), atol=1e-6)
-    status, reply = asked(port, "POST", "/v2/models/digits/infer", b'{"inputs": []}')
-    assert (status, "V1 protocol" in reply["error"]) == (400, True), reply
+    for path in ("/v2/models/digits/infer", "/v2/repository/models/digits/unload"):
+        status, reply = asked(port, "POST", path, b'{"inputs": []}')
+        assert (status, "nothing at this path" in reply["error"]) == (404, True), reply
+    assert asked(port, "POST", EXPLAIN, gzip.compress(body.encode()), {"Content-Encoding": "gzip"})[0] == 415
+    good(port, model)
 
 
 @pytest.mark.slow
@@ -216,6 +227,8 @@ def test_truncated_requests(port, model):
     assert raw(port, b"POST /v1/mod", end=True) is None
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(head + b'{"inst')  # a client that is gone
+    with contextlib.suppress(ConnectionError):  # of a header without an end, whose client still sends
+        assert raw(port, b"GET / HTTP/1.1\r\nX: " + b"a" * 2**20)[0] == 400
     status, _ = raw(port, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
     assert status == 400
     good(port, model)

@@ -107,7 +107,48 @@ def test_text():
     assert wire.from_tensor(wire.to_tensor(array)).tolist() == [b"\x00\xff\x00", b""]
 
 
+def test_lists_of_texts_keep_their_zeros():
+    assert wire.from_tensor(wire.to_tensor([b"a\x00\x00", "b\x00"])).tolist() == [b"a\x00\x00", b"b\x00"]
+    assert wire.from_tensor(wire.to_tensor(b"\x00")).tolist() == b"\x00"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bool", "complex64"])
+def test_tensors_without_values_are_zero(dtype):
+    tensor = wire.message("TensorProto")(dtype=wire.DTYPES[dtype])
+    tensor.tensor_shape.dim.add(size=2)
+    expected = tf.make_ndarray(tensor_pb2.TensorProto.FromString(tensor.SerializeToString()))
+    np.testing.assert_array_equal(wire.from_tensor(tensor), expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sizes", "values"),
+    [
+        ("float32", [1], {"tensor_content": b"abc"}),
+        ("float32", [2], {"tensor_content": b"abcd"}),
+        ("float32", [-1], {"float_val": [1.0]}),
+        ("float32", [0, -5], {}),
+        ("float32", [1] * 100, {"float_val": [1.0]}),
+        ("float32", [10**14], {"float_val": [1.0]}),
+        ("int8", [1], {"int_val": [300]}),
+        ("uint8", [1], {"int_val": [-1]}),
+        ("float16", [1], {"half_val": [70_000]}),
+        ("complex64", [1], {"scomplex_val": [1.0]}),
+    ],
+)
+def test_tensors_that_contradict_themselves(dtype, sizes, values):
+    tensor = wire.message("TensorProto")(dtype=wire.DTYPES[dtype], **values)
+    for size in sizes:
+        tensor.tensor_shape.dim.add(size=size)
+    with pytest.raises(InputError, match=r"incomplete|does not hold what its type and its shape say"):
+        wire.from_tensor(tensor)
+
+
 def test_bad_tensors():
+    for value in ([["a"], ["b", "c"]], [[1], [1, 2]]):
+        with pytest.raises(InputError, match="This is no array"):
+            wire.to_tensor(value)
+    with pytest.raises(InputError, match=r"something else than text(.|\n)*int 1"):
+        wire.to_tensor([1, "a"])
     with pytest.raises(InputError, match=r"TensorFlow has no type(.|\n)*datetime64"):
         wire.to_tensor(np.array(["2020-01-01"], "datetime64[D]"))
     with pytest.raises(InputError, match="something else than text"):
