@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import final
 
-from kxai import backend, files
+from kxai import backend
 from kxai.callbacks.methods import word
 
 
@@ -15,12 +16,12 @@ class Journal:
     """Files in one folder; those for TensorBoard are opened when something is written and closed at the end of a run.
 
     Args:
-        folder: the folder, made when something is written.
+        log_dir: the folder above it; the files are in ``log_dir/explanations``.
         formats: of "tensorboard" and "png".
     """
 
-    def __init__(self, folder: Path, formats: tuple[str, ...]) -> None:
-        self._folder = folder
+    def __init__(self, log_dir: str | os.PathLike, formats: tuple[str, ...]) -> None:
+        self._folder = Path(log_dir) / "explanations"
         self._formats = formats
         self._events: backend.Summaries | None = None
 
@@ -48,7 +49,7 @@ class Journal:
         if "png" in self._formats:
             path = self._folder / word(method) / f"{word(name)}{'-' if name else ''}{file}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_whole(path, lambda stream: stream.write(png))
+            path.write_bytes(png)
         if "tensorboard" in self._formats:
             self._opened().image(f"{method}/{name or 'relevance'}", png, step, note)
 
@@ -57,9 +58,6 @@ class Journal:
         if self._events is not None:
             self._events.close()
             self._events = None
-
-    def __reduce__(self) -> tuple:
-        return Journal, (self._folder, self._formats)  # nothing is open in a copy
 
     def _opened(self) -> backend.Summaries:
         if self._events is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kxai.cli import arguments as common
-from kxai.cli import images, table
+from kxai.cli import checks, images, table
 from kxai.cli.quiet import library
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ files per array file: NAME.png with its first samples, NAME.npz
 """
 
 _SHOWN = 6
+_ENDINGS = ("-heatmap.png", "-overlay.png", ".npz")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,25 +74,44 @@ def run(arguments: argparse.Namespace) -> None:
     _check_ranges(arguments)
     labels = None if arguments.labels is None else common.read_labels(arguments.labels)
     target = common.target(arguments.target, labels)
+    bases = _bases(arguments, pictures)
+    checks.inputs(arguments)
+    batches = [] if pictures else [images.read_arrays(path) for path in arguments.inputs]
+    fit = None if arguments.fit is None else images.read_arrays(arguments.fit)
+    checks.methods([arguments.method])
     model = common.load_model(arguments)
+    checks.labels(labels, model)
     verbose = False if arguments.quiet else None
     analyzer = library().create_analyzer(arguments.method, model, **settings)
-    if arguments.fit is not None:
-        analyzer = _fitted(analyzer, arguments, verbose)
+    if fit is not None:
+        analyzer = _fitted(analyzer, fit, arguments, verbose)
 
     def explain(batch: Any) -> Explanation:
         return analyzer.explain(batch, target=target, batch_size=arguments.batch_size, verbose=verbose)
 
-    rows = _images(arguments, model, explain, preprocess, labels) if pictures else _arrays(arguments, explain, labels)
+    if pictures:
+        rows = _images(arguments, bases, model, explain, preprocess, labels)
+    else:
+        rows = _arrays(arguments, bases, [explain(batch) for batch in batches], labels)
     table.show(["input", "predicted", "target", "score", "residual", "files"], rows)
 
 
-def _fitted(analyzer: Any, arguments: argparse.Namespace, verbose: bool | None) -> Any:
+def _bases(arguments: argparse.Namespace, pictures: bool) -> list[Path]:
+    """Where the files of every input go, without their endings."""
+    checks.folder(arguments)
+    taken: set[str] = set()
+    bases = [arguments.output / common.free_name(Path(path).stem, taken) for path in arguments.inputs]
+    endings = _ENDINGS if pictures else (".npz", ".png")
+    checks.spared(arguments, [Path(f"{base}{ending}") for base in bases for ending in endings])
+    return bases
+
+
+def _fitted(analyzer: Any, data: Any, arguments: argparse.Namespace, verbose: bool | None) -> Any:
     from kxai.analyzers.pattern.methods import PatternAnalyzer
 
     if not isinstance(analyzer, PatternAnalyzer):
         arguments.usage_error(f"--fit: {arguments.method} is not fitted to data, pattern_net and its kin are")
-    return analyzer.fit(images.read_arrays(arguments.fit), arguments.batch_size, verbose)
+    return analyzer.fit(data, arguments.batch_size, verbose)
 
 
 def _check_ranges(arguments: argparse.Namespace) -> None:
@@ -103,8 +123,9 @@ def _check_ranges(arguments: argparse.Namespace) -> None:
 
 
 def _images(
-    arguments: argparse.Namespace, model: keras.Model, explain: Any, preprocess: Any, labels: list[str] | None
-) -> list[list[str]]:
+    arguments: argparse.Namespace, bases: list[Path], model: keras.Model, explain: Any, preprocess: Any,
+    labels: list[str] | None,
+) -> list[list[str]]:  # fmt: skip
     from PIL import Image
 
     from kxai.plots import heatmap_rgb, overlay
@@ -115,13 +136,11 @@ def _images(
     clip = 99.5 if arguments.clip is None else arguments.clip
     opacity = 0.85 if arguments.overlay_opacity is None else arguments.overlay_opacity
     parts = list(explanation)
-    facts = [_facts(one, labels) for one in parts]  # before any file is written: labels may be too few
+    facts = [_facts(one, labels) for one in parts]
     arguments.output.mkdir(parents=True, exist_ok=True)
-    taken: set[str] = set()
     rows = []
-    for index, (path, one) in enumerate(zip(arguments.inputs, parts, strict=True)):
-        base = arguments.output / common.free_name(Path(path).stem, taken)
-        files = [Path(f"{base}{ending}") for ending in ("-heatmap.png", "-overlay.png", ".npz")]
+    for index, (path, base, one) in enumerate(zip(arguments.inputs, bases, parts, strict=True)):
+        files = [Path(f"{base}{ending}") for ending in _ENDINGS]
         Image.fromarray(heatmap_rgb(heatmaps[index], clip)).save(files[0])
         Image.fromarray(overlay(pixels[index], heatmaps[index], opacity, clip)).save(files[1])
         one.save(files[2])
@@ -129,14 +148,13 @@ def _images(
     return rows
 
 
-def _arrays(arguments: argparse.Namespace, explain: Any, labels: list[str] | None) -> list[list[str]]:
-    taken: set[str] = set()
+def _arrays(
+    arguments: argparse.Namespace, bases: list[Path], explained: list[Explanation], labels: list[str] | None
+) -> list[list[str]]:
+    arguments.output.mkdir(parents=True, exist_ok=True)
     rows = []
-    for path in arguments.inputs:
-        explanation = explain(images.read_arrays(path))
-        facts = [_facts(one, labels) for one in explanation]
-        base = arguments.output / common.free_name(Path(path).stem, taken)
-        arguments.output.mkdir(parents=True, exist_ok=True)
+    for path, base, explanation in zip(arguments.inputs, bases, explained, strict=True):
+        facts = [_facts(explanation[row], labels) for row in range(len(explanation))]
         files = [Path(f"{base}.npz")]
         explanation.save(files[0])
         files += _draw(explanation, base, arguments)

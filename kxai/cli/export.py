@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kxai.cli import arguments as common
-from kxai.cli import images, table
+from kxai.cli import checks, images, table
 from kxai.cli.quiet import library
 
 if TYPE_CHECKING:
@@ -78,8 +78,10 @@ def run(arguments: argparse.Namespace) -> None:
     labels = None if arguments.labels is None else common.read_labels(arguments.labels)
     target = common.target(arguments.target, labels)
     files = {key: images.read_arrays(path) for key in ("fit", "example", "warmup") if (path := getattr(arguments, key))}
+    checks.methods(name for name, _ in methods)
     kxai = library()
     model = common.load_model(arguments)
+    checks.labels(labels, model)
     analyzers = [kxai.create_analyzer(name, model, **settings) for name, settings in methods]
     if "fit" in files:
         analyzers = _fitted(analyzers, files["fit"], arguments)
@@ -98,6 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    checks.folder(arguments)
     if arguments.size is not None and arguments.image is None:
         arguments.usage_error("--size: only together with --image; other inputs take their size from --example")
     if arguments.no_warmup and arguments.warmup is not None:

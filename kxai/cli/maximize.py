@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kxai.cli import arguments as common
-from kxai.cli import images, table
+from kxai.cli import checks, images, table
 from kxai.cli.quiet import library
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     targets = [common.target(text, labels) for text in arguments.target]
     titles = [common.label(index, labels) for index in targets if index is not None]
     model = common.load_model(arguments)
+    checks.labels(labels, model)
     reverse, bounds = (False, tuple(arguments.range)) if arguments.range is not None else arguments.preprocess
     maximizer = library().ActivationMaximization(model, layer=arguments.layer, input_range=bounds, **settings)
     found = maximizer.maximize(targets, verbose=False if arguments.quiet else None)
@@ -88,6 +89,8 @@ def _checked(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.usage_error(f"--output: expected a .png or a .npy file, received {arguments.output}")
     if arguments.labels is not None and arguments.layer is not None:
         arguments.usage_error("--labels: channels of a layer have no labels")
+    if arguments.range is not None and not -np.inf < arguments.range[0] < arguments.range[1] < np.inf:
+        arguments.usage_error("--range: expected two finite numbers, LOW < HIGH")
     settings = common.settings(arguments)
     unknown = ", ".join(key for key in settings if key not in _SETTINGS)
     if unknown:

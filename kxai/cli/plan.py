@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from kxai.cli import arguments as common
-from kxai.cli import table
+from kxai.cli import checks, table
 from kxai.cli.quiet import library
 
 NAME = "plan"
@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments: the parsed arguments.
     """
     settings = common.settings(arguments)
+    checks.methods([arguments.method])
     plan = library().plan(common.load_model(arguments), arguments.method, **settings)
     table.show(["node", "kind", "rule"], plan.rows)
     for note in plan.notes:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kxai.cli import arguments as common
-from kxai.cli import images, table
+from kxai.cli import checks, images, table
 from kxai.cli.quiet import library
 from kxai.errors import LoadError
 
@@ -76,8 +76,8 @@ def run(arguments: argparse.Namespace) -> None:
     pictures = common.are_images(arguments)
     preprocess = common.preprocess(arguments, pictures, {})
     settings = _settings(arguments)
-    if not arguments.output.absolute().parent.is_dir():
-        raise LoadError(f"There is no folder for {arguments.output}.", fix="make it first.")
+    if arguments.output.suffix.lower() not in (".html", ".htm") or arguments.output.is_dir():
+        arguments.usage_error(f"--output: expected an .html file, received {arguments.output}")
     labels = None if arguments.labels is None else common.read_labels(arguments.labels)
     target = common.target(arguments.target, labels)
     options = {
@@ -85,6 +85,8 @@ def run(arguments: argparse.Namespace) -> None:
         "tokens": None if arguments.tokens is None else read_tokens(arguments.tokens),
         "fit": None if arguments.fit is None else images.read_arrays(arguments.fit),
     }
+    checks.inputs(arguments)
+    checks.methods((arguments.methods or {}).values())
     kxai = library()
     model = common.load_model(arguments)
     if preprocess is not None:
@@ -96,10 +98,12 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.methods is not None:
         options["methods"] = arguments.methods
     report = kxai.report(
-        model, inputs, target=target, path=arguments.output, settings=settings, labels=labels, title=arguments.title,
+        model, inputs, target=target, settings=settings, labels=labels, title=arguments.title,
         batch_size=arguments.batch_size, max_megabytes=arguments.max_megabytes,
         verbose=False if arguments.quiet else None, **options,
     )  # fmt: skip
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    report.save(arguments.output)
     for name, error in report.errors.items():
         print(f"refused: {name}: {error.splitlines()[0]}")
     size = f"{len(report.html.encode('utf-8')) / 1e6:.2f} MB"

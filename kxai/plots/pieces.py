@@ -9,6 +9,7 @@ _BEGINS = ("▁", "Ġ")
 _CONTINUES = "##"  # WordPiece
 _VISIBLE = {"\n": "⏎", "\r": "⏎", "\t": "⇥", "Ċ": "⏎"}
 _BLANK = {"": "∅", " ": "␣"}
+_JOINERS = "\u200c\u200d"  # without a shape themselves, but words of Persian and many emoji consist of them
 
 
 def pieces(tokens: Sequence[str]) -> list[tuple[str, bool]]:
@@ -59,5 +60,6 @@ def visible(text: str) -> str:
         >>> visible("a\\n"), visible(""), visible("\\x1b[31m")
         ('a⏎', '∅', '�[31m')
     """
-    shown = "".join(_VISIBLE.get(c, c if c.isprintable() else "\ufffd") for c in text)
+    joiners = _JOINERS if text.strip(_JOINERS) else ""  # alone they are to be seen
+    shown = "".join(_VISIBLE.get(c, c if c.isprintable() or c in joiners else "\ufffd") for c in text)
     return _BLANK.get(shown, shown)

@@ -18,7 +18,7 @@ from kxai.plots.given import Relevance, check_texts, check_tokens, heatmaps
 from kxai.plots.pieces import pieces, visible
 from kxai.plots.scale import bounds, one_bound, scaled, stated
 
-_DARK = 0.6  # From this share of the bound on, white letters are easier to read.
+_LIGHT = (-0.72, 0.69)  # Shares with black letters; others have white ones: a contrast of 4.5 on every colour.
 _RESET = "\x1b[0m"
 
 # White ground, dark ink and the font are stated, never inherited: the colours mean the same on a page in dark mode, and
@@ -107,7 +107,7 @@ def _spans(line: _Line) -> str:
     found: list[str] = []
     for word in line.words:
         ground = "#" + bytes(diverging(np.array(word.share))).hex()
-        ink = "#fff" if abs(word.share) > _DARK else INK
+        ink = "#000" if _LIGHT[0] <= word.share <= _LIGHT[1] else "#fff"
         space = " " if word.space and found else ""
         shown, value = html.escape(word.text), f"{word.value:.4g}"
         found.append(f'{space}<span style="background:{ground};color:{ink}" title="{value}">{shown}</span>')
@@ -175,7 +175,7 @@ def _terminal_has_colors() -> bool:
 def _colored(line: _Line) -> Iterator[tuple[str, int]]:
     for word in line.words:
         red, green, blue = (int(c) for c in diverging(np.array(word.share)))
-        ink = "38;2;255;255;255" if abs(word.share) > _DARK else "38;2;51;51;51"
+        ink = "38;2;0;0;0" if _LIGHT[0] <= word.share <= _LIGHT[1] else "38;2;255;255;255"
         space = " " if word.space else ""
         yield f"{space}\x1b[48;2;{red};{green};{blue};{ink}m{word.text}{_RESET}", len(space) + _columns(word.text)
 
@@ -189,7 +189,7 @@ def _numbered(line: _Line) -> Iterator[tuple[str, int]]:
 def _columns(text: str) -> int:
     """Columns that a text takes: East Asian characters two, combining ones none."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 or unicodedata.category(c) == "Cf" for c in text)
 
 
 def _wrapped(method: str, margin: int, parts: list[tuple[str, int]], width: int) -> list[str]:

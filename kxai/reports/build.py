@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -21,6 +21,7 @@ from kxai.reports.facts import facts_of, store, stored_bytes
 from kxai.reports.pack import PRECISIONS, Blobs
 from kxai.reports.page import page
 from kxai.reports.parts import Part, parts
+from kxai.reports.samples import check_labels
 
 DEFAULT_METHODS = ("lrp.epsilon_plus", "gradient_x_input", "integrated_gradients")
 MAX_MEGABYTES = 64.0
@@ -33,8 +34,8 @@ class Report:
 
     Args:
         html: the file's text.
-        precision: "single" (exact), "half" (to within 0.05 %) or "maps" (half, without channels); the finest with which
-            the file is no larger than it may be.
+        precision: "single" (exact, unless the model computes in double precision), "half" (to within 0.05 %) or "maps"
+            (half, without channels); the finest with which the file is no larger than it may be.
         errors: the methods that refused, and why.
     """
 
@@ -115,12 +116,21 @@ def report(
     """
     if isinstance(max_megabytes, bool) or not isinstance(max_megabytes, (int, float)) or not max_megabytes > 0:
         raise ArgumentError("max_megabytes is out of range.", expected="a number > 0", received=repr(max_megabytes))
+    if path is not None:
+        _check_path(Path(path))
+    if not isinstance(title, (str, type(None))):
+        raise ArgumentError("title is no text.", expected="a str or None", received=repr(title))
     sources = named(methods)
     arrays = _arrays(model, inputs)
+    labels = None if labels is None else _texts("labels", labels)
+    if labels is not None and isinstance(model, (keras.Sequential, keras.Function)):
+        check_labels(labels, [tuple(output.shape) for output in model.outputs])
     shown = parts(arrays, images, tokens, feature_names)
     count = len(shown[0].values)
     called = _sample_names(names, count)
-    found = columns(sources, settings or {}, Request(model, inputs, target, fit, batch_size, verbose))
+    found = columns(
+        sources, {} if settings is None else settings, Request(model, inputs, target, fit, batch_size, verbose)
+    )
     heading = model.name if title is None else title
     facts = {"title": heading, "model": model.name, **facts_of(found, shown, called, labels)}
     result = _fitting(facts, found, shown, max_megabytes)
@@ -146,9 +156,26 @@ def _arrays(model: Any, inputs: Any) -> dict[str, np.ndarray]:
 def _sample_names(names: Sequence[str] | None, count: int) -> list[str]:
     if names is None:
         return [f"sample {index}" for index in range(count)]
-    if len(names) != count:
-        raise ArgumentError("names does not fit.", expected=f"{count} names", received=f"{len(names)} names")
-    return [str(name) for name in names]
+    texts = _texts("names", names)
+    if len(texts) != count:
+        raise ArgumentError("names does not fit.", expected=f"{count} names", received=f"{len(texts)} names")
+    return texts
+
+
+def _texts(what: str, given: Any) -> list[str]:
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise ArgumentError(f"{what} is no list.", expected="a sequence of texts", received=repr(given))
+    return [str(one) for one in given]
+
+
+def _check_path(path: Path) -> None:
+    """Before the work and not after it."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ArgumentError(
+            f"The report cannot be written to {path}.",
+            expected="a file in a folder that is there",
+            received="a folder" if path.is_dir() else f"no folder {path.parent}",
+        )
 
 
 def _fitting(facts: dict[str, Any], found: list[Column], shown: list[Part], megabytes: float) -> Report:

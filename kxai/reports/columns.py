@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -82,11 +82,17 @@ def named(chosen: Sequence[Source] | Mapping[str, Source] | str) -> dict[str, So
         >>> named(["gradient", "deep_taylor"])
         {'gradient': 'gradient', 'deep_taylor': 'deep_taylor'}
     """
-    listed = [chosen] if isinstance(chosen, (str, Analyzer, Composite)) else chosen
-    pairs = list(listed.items()) if isinstance(listed, Mapping) else [(_name(source), source) for source in listed]
-    found: dict[str, Source] = dict(pairs)
-    if not found or len(found) < len(pairs):
-        names = [name for name, _ in pairs]
+    listed = [chosen] if isinstance(chosen, Source) or not isinstance(chosen, Iterable) else list(chosen)
+    sources = list(chosen.values()) if isinstance(chosen, Mapping) else listed
+    if not all(isinstance(source, Source) for source in sources):
+        raise ArgumentError(
+            "These are no methods.",
+            expected="names, analyzers or composites, or a dict of these by the name to be shown",
+            received=repr(chosen),
+        )
+    names = [str(name) for name in listed] if isinstance(chosen, Mapping) else [_name(source) for source in sources]
+    found: dict[str, Source] = dict(zip(names, sources, strict=True))
+    if not found or len(found) < len(sources):
         raise ArgumentError(
             "The methods cannot be told apart." if found else "There is no method.",
             expected="at least one method, each under a name of its own",
@@ -132,6 +138,12 @@ def columns(sources: Mapping[str, Source], settings: Mapping[str, Mapping[str, A
 
 
 def _check(sources: Mapping[str, Source], settings: Mapping[str, Mapping[str, Any]], request: Request) -> None:
+    if not isinstance(settings, Mapping) or not all(isinstance(one, Mapping) for one in settings.values()):
+        raise ArgumentError(
+            "settings are no hyperparameters.",
+            expected='a dict of dicts by method, such as {"lrp.epsilon": {"epsilon": 0.1}}',
+            received=repr(settings),
+        )
     for name in settings:
         if name not in sources:
             raise UnknownNameError("method in settings", name, sources, fix="settings go by the names of the methods.")

@@ -29,7 +29,7 @@ class Precision:
 
 _HALF = "to within 0.05 % of each number, or 1e-11 of the largest of its heatmap, if that is more (half precision)"
 PRECISIONS = (
-    Precision("single", 4, True, "in single precision, exactly as computed"),
+    Precision("single", 4, True, "in single precision"),
     Precision("half", 2, True, _HALF),
     Precision("maps", 2, False, f"{_HALF}; of relevance only the sum over channels and the largest magnitude"),
 )

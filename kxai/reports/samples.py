@@ -34,15 +34,32 @@ def predictions(outputs: Any, labels: Sequence[str] | None) -> list[list[dict[st
         [['dog', 0.75], ['cat', 0.25]]
     """
     arrays = _named(outputs)
-    if labels is not None and not any(array.ndim == 2 and array.shape[1] == len(labels) for array in arrays.values()):
+    if labels is not None:
+        check_labels(labels, [array.shape for array in arrays.values()])
+    said = [_output(name, array, labels) for name, array in arrays.items()]
+    return [list(row) for row in zip(*said, strict=True)]
+
+
+def check_labels(labels: Sequence[str], shapes: Sequence[tuple[int | None, ...]]) -> None:
+    """Checks that an output has as many units as there are labels.
+
+    Args:
+        labels: a name per unit.
+        shapes: of the outputs; sizes that are not known are None.
+
+    Raises:
+        ArgumentError: there is none.
+
+    Example:
+        >>> check_labels(["cat", "dog"], [(None, 2)])
+    """
+    if not any(len(shape) == 2 and shape[1] in (len(labels), None) for shape in shapes):
         raise ArgumentError(
             "The labels fit no output.",
             expected="one label per output unit",
-            received=f"{len(labels)} labels for outputs {nest.describe(outputs)}",
+            received=f"{len(labels)} labels for outputs {', '.join(map(str, shapes))}",
             fix="give the labels that belong to this model.",
         )
-    said = [_output(name, array, labels) for name, array in arrays.items()]
-    return [list(row) for row in zip(*said, strict=True)]
 
 
 def _named(outputs: Any) -> dict[str, np.ndarray]:

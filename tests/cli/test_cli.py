@@ -44,7 +44,8 @@ def calls(monkeypatch):
         return Explanation(relevance, outputs, target, score, config={"method": seen.created[0]})
 
     monkeypatch.setattr(kxai, "create_analyzer", create_analyzer, raising=False)
-    monkeypatch.setattr(kxai, "methods", lambda: {"lrp.epsilon": "epsilon rule", "gradient": "plain"}, raising=False)
+    described = {"lrp.epsilon": "epsilon rule", "lrp.epsilon_plus": "both rules", "gradient": "plain"}
+    monkeypatch.setattr(kxai, "methods", lambda: described, raising=False)
     plan = SimpleNamespace(rows=[("conv", "AFFINE", "Epsilon()"), ("relu", "ELEMENTWISE", "Pass()")], notes=["a note"])
 
     def planned(model, method, **hyperparameters):
@@ -196,7 +197,7 @@ def test_plan_and_methods(calls, model, capsys):
         "note: a note",
     ]
     assert main(["methods"]) == 0
-    assert capsys.readouterr().out.splitlines()[1] == "gradient     plain"
+    assert capsys.readouterr().out.splitlines()[1] == "gradient          plain"
 
 
 def test_errors_are_told_without_a_traceback(calls, picture, model, tmp_path, monkeypatch, capsys):
@@ -378,11 +379,16 @@ def test_bad_labels(tmp_path, text):
         arguments.read_labels(str(tmp_path / "a.json"))
 
 
-def test_too_few_labels(calls, model, picture, tmp_path, capsys):
-    (tmp_path / "one.txt").write_text("dog\n")
-    command = ["explain", model, picture, "--preprocess", "unit", "--labels", str(tmp_path / "one.txt")]
-    assert main([*command, "--target", "2", "-o", str(tmp_path / "out")]) == 1
-    assert "has no label.\n  Expected: one label per output unit\n  Received: 1 labels" in capsys.readouterr().err
+@pytest.mark.parametrize("names", ["dog\n", "a\nb\nc\nd\n"])
+def test_labels_of_another_model(calls, model, picture, tmp_path, capsys, names):
+    (tmp_path / "other.txt").write_text(names)
+    command = ["explain", model, picture, "--preprocess", "unit", "--labels", str(tmp_path / "other.txt")]
+    assert main([*command, "--target", "0", "-o", str(tmp_path / "out")]) == 1
+    count = names.count("\n")
+    assert f"The labels fit no output.\n  Expected: one label per output unit\n  Received: {count} labels" in (
+        capsys.readouterr().err
+    )
+    assert calls.explained == []
 
 
 def test_table_on_a_terminal_is_drawn(monkeypatch):

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -199,10 +200,22 @@ def test_images_need_to_be_preprocessed(files, tmp_path, capsys):
     assert "--preprocess is required for images" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_missing(files, tmp_path, capsys):
-    out = str(tmp_path / "nowhere" / "report.html")
-    assert main(["report", files["table.keras"], files["rows.npy"], "-o", out]) == 1
-    assert "There is no folder for" in capsys.readouterr().err
+def test_a_folder_is_made(files, tmp_path):
+    out = tmp_path / "new" / "report.html"
+    assert main(["report", files["table.keras"], files["rows.npy"], "--methods", "gradient", "-o", str(out)]) == 0
+    assert out.exists()
+
+
+@pytest.mark.parametrize("name", ["table.keras", "rows.npy", ".", "report"])
+def test_only_pages_are_written(files, tmp_path, monkeypatch, capsys, name):
+    out = files.get(name, name)
+    before = {path: path.read_bytes() for path in map(Path, files.values())}
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(["report", files["table.keras"], files["rows.npy"], "-o", out])
+    assert caught.value.code == 2
+    assert "--output: expected an .html file" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_quiet_in_a_pipe(files, tmp_path):

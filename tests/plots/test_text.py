@@ -49,7 +49,23 @@ def test_page_shows_tokens_colours_and_values():
     for span, share in zip(spans, values[0], strict=True):
         ground, ink = re.fullmatch(r"background:#(\w{6});color:#(\w+)", span["style"]).groups()
         assert bytes.fromhex(ground) == bytes(plots.diverging(share))
-        assert (ink == "fff") == (abs(share) > 0.6)
+        assert (ink == "fff") == (abs(share) > 0.7)
+
+
+def test_words_are_readable_on_every_colour():
+    values = np.linspace(-1, 1, 513)[None]
+    for span in Page(plots.text_html(values, [["a"] * 513], clip=100)).spans:
+        ground, ink = re.fullmatch(r"background:#(\w{6});color:#(\w+)", span["style"]).groups()
+        value = np.frombuffer(bytes.fromhex(ground), np.uint8) / 255
+        light = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+        contrast = 1.05 / (light + 0.05) if ink == "fff" else (light + 0.05) / 0.05
+        assert contrast >= 4.5  # what WCAG asks of texts
+
+
+def test_characters_that_join_others_stay():
+    persian, flag = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\U0001f3f3\ufe0f\u200d\U0001f308"
+    spans = Page(plots.text_html(np.ones((1, 3)), [[persian, flag, "\u200d"]])).spans
+    assert [span["text"] for span in spans] == [persian, flag, "\ufffd"]
 
 
 def test_page_is_readable_wherever_it_is_put():
@@ -109,7 +125,7 @@ def test_terminal_writes_colours():
     written = plots.text_terminal({"m": np.array([[1.0, -0.25]])}, [["yes", "no"]], clip=100, color=True)
     first, last = written.splitlines()
     assert ANSI.sub("", first) == "m  yes no"
-    for word, share, ink in (("yes", 1.0, "255;255;255"), ("no", -0.25, "51;51;51")):
+    for word, share, ink in (("yes", 1.0, "255;255;255"), ("no", -0.25, "0;0;0")):
         red, green, blue = plots.diverging(np.array(share))
         assert f"\x1b[48;2;{red};{green};{blue};38;2;{ink}m{word}\x1b[0m" in first
     assert last == "scale ±1"

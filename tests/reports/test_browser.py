@@ -458,6 +458,43 @@ def test_words_bars_and_sequences(browser, tmp_path):
     assert page.complaints() == []
 
 
+CONTRAST = """
+const linear = (value) => (value <= 10.31 ? value / 3294.6 : ((value / 255 + 0.055) / 1.055) ** 2.4);
+const light = (color) => color.match(/\\d+/g).slice(0, 3).map(Number).map(linear)
+    .reduce((sum, value, i) => sum + value * [0.2126, 0.7152, 0.0722][i], 0.05);
+return [...document.querySelectorAll('.word')].map((word) => {
+    const style = getComputedStyle(word);
+    const both = [light(style.color), light(style.backgroundColor)];
+    return Math.max(...both) / Math.min(...both);
+});
+"""
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_long_words_stay_inside_and_all_are_readable(browser, tmp_path, width):
+    keras.utils.set_random_seed(6)
+    model = keras.Sequential([keras.Input((200,)), keras.layers.Dense(2)])
+    weights = np.linspace(-1, 1, 200)[:, None] * [1, -1]
+    model.set_weights([weights, np.zeros(2)])
+    long = "w" * 400
+    path = tmp_path / "long.html"
+    tokens = [["\u0645\u0631\u062d\u0628\u0627", long] + ["word"] * 198]
+    x = np.ones((1, 200), np.float32)
+    kxai.report(model, x, ["gradient"], tokens=tokens, names=[long], labels=[long, long + "2"], title=long, path=path)
+    page = Page(browser, path, width=width)
+    out = "return [...document.querySelectorAll('body *')].filter((one) => !one.closest('.skip, .scroll') &&"
+    out += " one.getBoundingClientRect().right > window.innerWidth).map((one) => one.outerHTML.slice(0, 80))"
+    assert page.run(out) == []
+    assert page.run("return document.querySelector('.card').scrollWidth <= document.querySelector('.card').clientWidth")
+    page.run("document.querySelector('.stage').scrollIntoView()")
+    page.settle()
+    contrast = page.run(CONTRAST)
+    assert len(contrast) == 200
+    assert min(contrast) >= 4.5  # what WCAG asks of texts
+    assert page.run("return getComputedStyle(document.querySelector('.stage.text')).direction") == "rtl"
+    assert page.complaints() == []
+
+
 def test_printing_draws_everything(browser, report):
     page = Page(browser, report, height=300)
     pdf = base64.b64decode(browser.print_page())

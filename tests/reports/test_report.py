@@ -354,12 +354,35 @@ def test_agreement_is_the_mean_rank_correlation():
         ({"max_megabytes": 0}, ArgumentError, "max_megabytes is out of range"),
         ({"max_megabytes": True}, ArgumentError, "max_megabytes is out of range"),
         ({"batch_size": 0}, ArgumentError, "batch_size"),
+        ({"methods": None}, ArgumentError, r"(?s)These are no methods.*None"),
+        ({"methods": [3]}, ArgumentError, r"(?s)These are no methods.*\[3\]"),
+        ({"methods": {"a": 3}}, ArgumentError, "These are no methods"),
+        ({"settings": {"gradient": 3}}, ArgumentError, "settings are no hyperparameters"),
+        ({"settings": [1]}, ArgumentError, "settings are no hyperparameters"),
+        ({"title": 3}, ArgumentError, "title is no text"),
+        ({"names": "abc"}, ArgumentError, "names is no list"),
+        ({"labels": "abc"}, ArgumentError, "labels is no list"),
+        ({"path": "no/such/folder/report.html"}, ArgumentError, "(?s)cannot be written.*no folder no/such/folder"),
+        ({"path": "."}, ArgumentError, "(?s)cannot be written.*a folder"),
         ({"target": 17}, ArgumentError, r"(?s)No method explains this model.*gradient: .*17"),
     ],
 )
 def test_wrong_arguments(model, x, options, error, said):
     with pytest.raises(error, match=said):
         kxai.report(model, x, **{"methods": ["gradient"], **options})
+
+
+@pytest.mark.parametrize("options", [{"labels": ["a"]}, {"path": "."}, {"title": 3}])
+def test_mistakes_are_told_before_the_work(model, x, monkeypatch, options):
+    monkeypatch.setattr("kxai.reports.build.columns", lambda *_: pytest.fail("the work has begun"))
+    with pytest.raises(ArgumentError):
+        kxai.report(model, x, ["gradient"], **options)
+
+
+def test_labels_and_names_may_be_numbers(x):
+    said = facts(kxai.report(photo_model(), x, ["gradient"], labels=np.arange(10, 14), names=[7, 8, 9]))
+    assert [sample["name"] for sample in said["samples"]] == ["7", "8", "9"]
+    assert sorted(name for name, _ in said["samples"][0]["outputs"][0]["top"]) == ["10", "11", "12", "13"]
 
 
 def test_wrong_inputs(model):

@@ -81,7 +81,7 @@ function makeFigure(method, number, sample) {
   const said = element("p", { class: "numbers" });
   const fact = (label, value, title) => said.append(element("span", { title }, `${label} `, element("b", {}, value)), " ");
   fact("score", brief(numbers.score, 4), String(numbers.score));
-  fact("residual", brief(numbers.residual, 2), String(numbers.residual));
+  fact("residual", brief(numbers.residual), String(numbers.residual));
   if (numbers.base) fact("base", brief(numbers.base, 4), String(numbers.base));
   for (const panel of made) {
     panel.stale = true;

@@ -87,15 +87,20 @@ function paintSequence(panel, canvas, bound) {
       high = Math.max(high, data[i * channels + k]);
     }
   }
-  context.strokeStyle = "#222";
-  context.lineWidth = 2;
   for (const k of drawn) {
-    context.setLineDash([[], [6, 3], [2, 3], [8, 3, 2, 3]][drawn.indexOf(k)]);
     context.beginPath();
     for (let i = 0; i < columns; i++) {
       const y = (data[i * channels + k] - low) / (high - low || 1);
       context.lineTo(((i + 0.5) * width) / columns, height - 8 - y * (height - 16));
     }
-    context.stroke();
+    stroke(context, 5, "#fff", []); // a light edge, to be seen on dark colours
+    stroke(context, 2, "#222", [[], [6, 3], [2, 3], [8, 3, 2, 3]][drawn.indexOf(k)]);
   }
+}
+
+function stroke(context, width, color, dashes) {
+  context.lineWidth = width;
+  context.strokeStyle = color;
+  context.setLineDash(dashes);
+  context.stroke();
 }

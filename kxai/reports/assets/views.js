@@ -81,8 +81,9 @@ function textView(panel) {
   const words = panel.part.words[panel.sample];
   const map = panel.meta.shape[1];
   const spans = words.slice(0, map).map(([text], i) => element("span", { class: "word", "data-at": i }, text));
-  const rest = element("small", {});
+  const rest = element("small", { dir: "ltr" }); // a minus stands before its number
   const stage = stageOf(panel, "text");
+  stage.dir = "auto"; // from right to left, if its words are
   spans.forEach((span, i) => stage.append(words[i][1] && i ? " " : "", span));
   stage.append(" ", rest);
   const draw = (bound) => {
@@ -90,7 +91,7 @@ function textView(panel) {
     spans.forEach((span, i) => {
       const share = values[i] / (bound || 1);
       span.style.backgroundColor = colorText(share);
-      span.style.color = Math.abs(share) > 0.6 ? "#fff" : "#222";
+      span.style.color = share > 0.69 || share < -0.72 ? "#fff" : "#000"; // contrast of 4.5 on every colour
     });
     const after = values.slice(spans.length).reduce((sum, value) => sum + value, 0);
     rest.textContent = after ? `${brief(after)} after the last token` : "";
