@@ -65,6 +65,7 @@ def sheet(
     # One set of axes in inches for all panels: axes of their own would take several times as long.
     axes = made.panel(0)
     axes.axis("off")
+    frames: list[list[tuple[float, float]]] = []
     for sample in range(len(heatmaps)):
         edge = sample % across * (width + _GAP)
         top = full[1] - sample // across * (block + _BLOCK) - _TITLE
@@ -73,10 +74,11 @@ def sheet(
         for row, (name, panels) in enumerate(rows.items()):
             base = top - row * (size + _GAP) - size
             place = (edge, edge + width, base, base + size)
-            axes.imshow(panels[sample], interpolation="nearest", extent=place, aspect="auto")
-            axes.plot(*_frame(*place), **_FRAME)
+            _image(axes, panels[sample], place)
+            frames.append(_frame(*place))
             if sample % across == 0:
                 _text(axes, edge - 0.1, base + size / 2, name, va="center", rotation=90)
+    _lines(axes, frames)
     axes.set(xlim=(0, full[0]), ylim=(0, full[1]), aspect="auto")
     axes.set_title(heading, color=INK, fontsize=11, pad=4, parse_math=False)
     made.bar(bound, note or told)
@@ -88,8 +90,23 @@ def _text(axes: Axes, left: float, bottom: float, text: str, **how: Any) -> None
     axes.text(left, bottom, text, ha=side, fontsize=8, color=INK, parse_math=False, **how)
 
 
-def _frame(left: float, right: float, bottom: float, top: float) -> tuple[list[float], list[float]]:
-    return [left, right, right, left, left], [bottom, bottom, top, top, bottom]
+def _image(axes: Axes, pixels: np.ndarray, place: tuple[float, float, float, float]) -> None:
+    from matplotlib.image import AxesImage
+
+    # Axes.imshow would adapt limits that are set anyway, which takes half of the time.
+    image = AxesImage(axes, interpolation="nearest", extent=place)
+    image.set_data(pixels)
+    axes.add_image(image)
+
+
+def _lines(axes: Axes, lines: list[list[tuple[float, float]]]) -> None:
+    from matplotlib.collections import LineCollection
+
+    axes.add_collection(LineCollection(lines, **_FRAME), autolim=False)
+
+
+def _frame(left: float, right: float, bottom: float, top: float) -> list[tuple[float, float]]:
+    return [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
 
 
 def _panels(heatmaps: np.ndarray, rgb: np.ndarray | None, clip: float, bound: float) -> dict[str, list[np.ndarray]]:

@@ -31,7 +31,7 @@ def test_a_sheet_shows_image_heatmap_and_overlay_of_each_sample():
         panels.images[index].get_extent() for index in (0, 3, 6)
     )
     assert right < next_left
-    assert panels.images[1].get_extent()[::3] == [left, pytest.approx(bottom - 0.1)]
+    assert [*panels.images[1].get_extent()[::3]] == [left, pytest.approx(bottom - 0.1)]
     assert third_top < panels.images[2].get_extent()[2]
     assert (right - left) / 1.3 == pytest.approx(5 / 4)
     texts = [text.get_text() for text in panels.texts]
