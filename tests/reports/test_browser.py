@@ -504,6 +504,15 @@ def test_printing_draws_everything(browser, report):
         " !canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value)).length"
     )
     assert blank == 0
+    # On paper all is dark on light, whatever the screen is like; the colours have their legend, controls are gone.
+    scheme = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": scheme})
+    style = "getComputedStyle(document.documentElement)"
+    colors = page.run(f"return ['--ink', '--meter'].map((name) => {style}.getPropertyValue(name).trim())")
+    assert colors == ["#000", "#dddde1"]
+    assert page.one(".legend").is_displayed()
+    assert not page.one("#sort").is_displayed()
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
     (ARTIFACTS / "report.pdf").write_bytes(pdf)
 
