@@ -162,7 +162,9 @@ def _check(
     if relevance.ndim != 2:
         raise ArgumentError("This is no table.", expected="(batch, features)", received=str(relevance.shape))
     check_finite(relevance, "Relevance")
-    check_texts(names, relevance.shape[1], "names", "feature")
+    # Columns of a table may be numbered.
+    texts = names if names is None or isinstance(names, str) else [str(name) for name in names]
+    check_texts(texts, relevance.shape[1], "names", "feature")
     if values is not None and np.shape(values) != relevance.shape:
         raise ArgumentError("values do not fit.", expected=str(relevance.shape), received=str(np.shape(values)))
     check_texts(titles, len(relevance), "titles", "sample")

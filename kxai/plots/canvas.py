@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from kxai.errors import MissingDependencyError
+from kxai.errors import ArgumentError, MissingDependencyError
 from kxai.plots.color import diverging
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ FAINT = "#bbbbbb"
 RED, BLUE = (tuple(float(part) / 255 for part in diverging(np.array(value))) for value in (0.75, -0.75))
 
 _FOOT, _RIM, _MIN_WIDTH = 0.85, 0.15, 4.2
+_DPI, _MOST = 150, 65_000  # dots of a side; matplotlib cannot draw more than 2^16
+_EXTREME = 4.0
 
 
 @final
@@ -69,7 +71,7 @@ class Layout:
         axes.imshow(diverging(np.linspace(-1, 1, 513))[np.newaxis], aspect="auto", extent=(-1, 1, 0, 1))
         quiet(axes)
         end = "bound" if bound is None else number(bound)
-        texts = (f"−{end}", "0", f"+{end}")
+        texts = ("", "0", "") if bound == 0 else (f"−{end}", "0", f"+{end}")
         axes.set_xticks([-1, 0, 1], texts, fontsize=8, color=INK)
         axes.tick_params(length=2, color=FAINT)
         axes.set_xlabel(fitted(note, width - 0.2, 8), fontsize=8, color=INK, labelpad=2)
@@ -103,6 +105,7 @@ def layout(
         The layout, with an empty white figure that can be saved and is never shown.
 
     Raises:
+        ArgumentError: the figure would be larger than can be saved.
         MissingDependencyError: matplotlib is not installed.
 
     Example:
@@ -127,6 +130,13 @@ def layout(
 
 
 def _blank(width: float, height: float) -> Figure:
+    if max(width, height) * _DPI > _MOST:
+        raise ArgumentError(
+            "This figure would be too large to be saved.",
+            expected=f"at most {_MOST // _DPI} inches",
+            received=f"{width:.0f} x {height:.0f} inches",
+            fix="draw fewer samples at once, explanation[:20] for example, or smaller ones.",
+        )
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -135,9 +145,31 @@ def _blank(width: float, height: float) -> Figure:
             "Figures need matplotlib, which is not installed.",
             fix="pip install matplotlib; heatmap_rgb and overlay work without it.",
         ) from error
-    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def placed(height: int, width: int, size: float) -> tuple[float, dict[str, Any]]:
+    """Chooses how a picture is drawn: in its own proportions, but at most 4 : 1 and at least 1 : 4, without gaps.
+
+    Args:
+        height, width: of the picture, pixels.
+        size: its height, inches.
+
+    Returns:
+        Its width in inches, and options of ``imshow``.
+
+    Example:
+        >>> placed(20, 40, 1.0), placed(20, 500, 1.0)[0]
+        ((2.0, {'aspect': 'equal', 'interpolation': 'nearest'}), 4.0)
+    """
+    own = width / height
+    drawn = min(max(own, 1 / _EXTREME), _EXTREME)
+    # Where a picture has more pixels than dots, single dots would be left out.
+    fits = height <= size * _DPI and width <= size * drawn * _DPI
+    aspect = "equal" if drawn == own else "auto"
+    return size * drawn, {"aspect": aspect, "interpolation": "nearest" if fits else "antialiased"}
 
 
 def quiet(axes: Axes) -> None:
@@ -286,7 +318,7 @@ def number(value: float, digits: int = 3) -> str:
         >>> number(-0.12345)
         '−0.123'
     """
-    return f"{value:.{digits}g}".replace("-", "−")
+    return f"{value + 0.0:.{digits}g}".replace("-", "−")  # without the sign of -0.0
 
 
 def whole_ticks(first: int, count: int, most: int = 10) -> list[int]:

@@ -64,7 +64,7 @@ def draw(
         >>> len(draw(table).axes)
         2
     """
-    if kind is not None and kind not in _DRAWERS:
+    if kind is not None and (not isinstance(kind, str) or kind not in _DRAWERS):
         raise UnknownNameError("kind of picture", str(kind), _DRAWERS)
     if kind == "flow":
         given = {"input": input, "reduce": reduce}

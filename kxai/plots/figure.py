@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kxai.errors import ArgumentError
-from kxai.plots.canvas import INK, fitted, layout, number
-from kxai.plots.given import Relevance, check_texts
+from kxai.plots.canvas import INK, fitted, layout, number, placed
+from kxai.plots.given import Relevance, check_size, check_texts
 from kxai.plots.given import heatmaps as heatmaps_of
 from kxai.plots.raster import heatmap_rgb, overlay, to_rgb, value_range
 from kxai.plots.scale import bounds as bounds_of
@@ -40,7 +40,7 @@ def figure(
             which, and gives the bounds.
         clip: percentile of the magnitudes, (0, 100], from which on colours saturate; default 99.5.
         opacity: None (default) draws bare heatmaps; a number in [0, 1] lays them over the images, see ``overlay``.
-        size: height of a row in inches, > 0; default 2.
+        size: height of a row in inches, > 0; default 2. Pictures of more than 4 : 1 or less than 1 : 4 are stretched.
 
     Returns:
         A matplotlib ``Figure``, not shown.
@@ -59,7 +59,8 @@ def figure(
     pictures = _check(maps, images, titles, opacity, size)
     bounds = bounds_of(maps, scale, clip)
     rows, height, width = next(iter(maps.values())).shape
-    broad = max(size * width / height, 0.75 * size)
+    drawn, how = placed(height, width, size)
+    broad = max(drawn, 0.75 * size)
     columns = len(maps) + (pictures is not None)
     heads = _heads(maps, bounds, scale, images, broad)
     above = 0.08 + 0.17 * max(head.count("\n") + 1 for head in heads)
@@ -76,14 +77,14 @@ def figure(
         if titles is not None:
             axes[0].set_ylabel(fitted(titles[row], size, 9), color=INK, fontsize=9, parse_math=False)
         if pictures is not None:
-            axes[0].imshow(pictures[row], interpolation="nearest")
+            axes[0].imshow(pictures[row], **how)
         for axis, (name, values) in zip(axes[-len(maps) :], maps.items(), strict=True):
             bound = bounds[name][row] or 1.0
             if opacity is None or pictures is None:
-                drawn = heatmap_rgb(values[row], clip, bound)
+                shown = heatmap_rgb(values[row], clip, bound)
             else:
-                drawn = overlay(pictures[row], values[row], opacity, clip, bound)
-            axis.imshow(drawn, interpolation="nearest")
+                shown = overlay(pictures[row], values[row], opacity, clip, bound)
+            axis.imshow(shown, **how)
             if scale == "panel":
                 axis.set_xlabel(f"±{number(bounds[name][row])}", color=INK, fontsize=8, labelpad=2)
         if row == 0:
@@ -122,8 +123,7 @@ def _check(
             expected="one shape (batch, height, width) for all, nowhere 0",
             received=str(shapes),
         )
-    if not 0 < size < np.inf:
-        raise ArgumentError("size is out of range.", expected="inches > 0", received=repr(size))
+    check_size(size)
     if opacity is not None and images is None:
         raise ArgumentError("An overlay needs images.", expected="images=", received="opacity without images")
     batch = shape[0]

@@ -91,7 +91,13 @@ def _by_name(given: Relevance, read: Any) -> dict[str, np.ndarray]:
     if isinstance(given, Explained):
         given = {method_of(given): given}
     named = given if isinstance(given, Mapping) else {"": given}
-    return {str(name): read(one) if isinstance(one, Explained) else np.asarray(one) for name, one in named.items()}
+    return {str(name): read(one) if isinstance(one, Explained) else _array(one) for name, one in named.items()}
+
+
+def _array(given: Any) -> np.ndarray:
+    """Whole numbers become floats: they may have no negative of their own."""
+    array = np.asarray(given)
+    return array.astype(np.float64) if array.dtype.kind in "iub" else array
 
 
 def one_heatmap(given: np.ndarray | Explained) -> np.ndarray:
@@ -107,7 +113,7 @@ def one_heatmap(given: np.ndarray | Explained) -> np.ndarray:
         >>> one_heatmap([[1.0]]).shape
         (1, 1)
     """
-    return given.heatmap() if isinstance(given, Explained) else np.asarray(given)
+    return given.heatmap() if isinstance(given, Explained) else _array(given)
 
 
 def check_finite(values: np.ndarray, what: str) -> None:
@@ -143,7 +149,7 @@ def check_texts(texts: Sequence[str] | None, count: int, what: str, of: str) -> 
         of: what each belongs to, such as "sample".
 
     Raises:
-        ArgumentError: there are more or fewer, or it is one text.
+        ArgumentError: there are more or fewer, or it is one text, or they are something else.
 
     Example:
         >>> check_texts(["a", "b"], 2, "titles", "sample")
@@ -153,6 +159,28 @@ def check_texts(texts: Sequence[str] | None, count: int, what: str, of: str) -> 
     if isinstance(texts, str) or len(texts) != count:
         received = "one text" if isinstance(texts, str) else str(len(texts))
         raise ArgumentError(f"{what} do not fit.", expected=f"{count}, one per {of}", received=received)
+    odd = next((text for text in texts if not isinstance(text, str)), None)
+    if odd is not None:
+        raise ArgumentError(f"{what} are no texts.", expected=f"a str per {of}", received=repr(odd))
+
+
+def check_size(size: float, columns: int = 1) -> None:
+    """Checks the measures of a grid.
+
+    Args:
+        size: inches, > 0.
+        columns: panels in a row, >= 1.
+
+    Raises:
+        ArgumentError: they are out of range.
+
+    Example:
+        >>> check_size(1.5, 4)
+    """
+    if isinstance(size, bool) or not isinstance(size, (int, float)) or not 0 < size < np.inf:
+        raise ArgumentError("size is out of range.", expected="inches > 0", received=repr(size))
+    if isinstance(columns, bool) or not isinstance(columns, int) or columns < 1:
+        raise ArgumentError("columns is out of range.", expected="an integer >= 1", received=repr(columns))
 
 
 def check_tokens(tokens: Sequence[Sequence[str]], batch: int, steps: int) -> None:

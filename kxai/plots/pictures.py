@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kxai.errors import ArgumentError
-from kxai.plots.canvas import INK, fitted, layout
+from kxai.plots.canvas import INK, fitted, layout, placed
+from kxai.plots.given import check_size, check_texts
 from kxai.plots.raster import to_rgb
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def pictures(images: np.ndarray, titles: Sequence[str], columns: int = 5, size: 
         images: ``(n, height, width, 1|3)``, range as in ``to_rgb``.
         titles: one line per image.
         columns: images in a row, >= 1; default 5.
-        size: height of an image in inches, > 0; default 2.
+        size: height of an image in inches, > 0; default 2. Images of more than 4 : 1 or less than 1 : 4 are stretched.
 
     Returns:
         A matplotlib ``Figure``, not shown.
@@ -39,21 +40,16 @@ def pictures(images: np.ndarray, titles: Sequence[str], columns: int = 5, size: 
         3
     """
     rgb = to_rgb(images)
-    if rgb.ndim != 4 or len(titles) != len(rgb):
-        raise ArgumentError(
-            "Images and titles do not fit.",
-            expected="(n, height, width, 1|3) and n titles",
-            received=f"{np.shape(images)} and {len(titles)} titles",
-        )
-    if isinstance(columns, bool) or not isinstance(columns, int) or columns < 1:
-        raise ArgumentError("columns is out of range.", expected="an integer >= 1", received=repr(columns))
-    if not 0 < size < math.inf:
-        raise ArgumentError("size is out of range.", expected="inches > 0", received=repr(size))
+    if rgb.ndim != 4:
+        raise ArgumentError("These are no images.", expected="(n, height, width, 1|3)", received=str(np.shape(images)))
+    check_texts(titles, len(rgb), "titles", "image")
+    check_size(size, columns)
+    drawn, how = placed(rgb.shape[1], rgb.shape[2], size)
     across = min(columns, len(rgb))
-    width = max(size * rgb.shape[2] / rgb.shape[1], 0.6 * size)
+    width = max(drawn, 0.6 * size)
     made = layout([(_HEAD, size)] * math.ceil(len(rgb) / across), [width] * across)
     for index, (picture, title) in enumerate(zip(rgb, titles, strict=True)):
         axes = made.panel(*divmod(index, across))
-        axes.imshow(picture, interpolation="nearest")
+        axes.imshow(picture, **how)
         axes.set_title(fitted(title, width, 9), color=INK, fontsize=9, parse_math=False)
     return made.figure

@@ -62,7 +62,7 @@ def overlay(
         >>> overlay(np.full((4, 5), 128, np.uint8), np.eye(4, 5)).shape
         (4, 5, 3)
     """
-    if isinstance(opacity, bool) or not 0 <= opacity <= 1:
+    if isinstance(opacity, bool) or not isinstance(opacity, (int, float)) or not 0 <= opacity <= 1:
         raise ArgumentError("opacity is out of range.", expected="a number in [0, 1]", received=repr(opacity))
     rgb, heatmap = to_rgb(image), _checked(heatmap)
     if heatmap.shape != rgb.shape[:2]:

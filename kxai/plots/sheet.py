@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kxai.errors import ArgumentError
-from kxai.plots.canvas import FAINT, INK, layout
-from kxai.plots.given import Explained, check_texts, one_heatmap
+from kxai.plots.canvas import FAINT, INK, layout, placed
+from kxai.plots.given import Explained, check_size, check_texts, one_heatmap
 from kxai.plots.raster import heatmap_rgb, overlay, to_rgb
 from kxai.plots.scale import chosen
 
@@ -38,7 +38,8 @@ def sheet(
             default 99.5.
         note: what the colour scale is, a line or two below it; default says where it is clipped, if it is.
         columns: samples in a row, >= 1; default 8.
-        size: height of a panel in inches, > 0; default 1.3.
+        size: height of a panel in inches, > 0; default 1.3. Pictures of more than 4 : 1 or less than 1 : 4 are
+            stretched.
 
     Returns:
         A matplotlib ``Figure``, not shown.
@@ -57,7 +58,10 @@ def sheet(
     rgb = _check(heatmaps, images, titles, columns, size)
     bound, told = chosen(heatmaps, clip, bound)
     rows = _panels(heatmaps, rgb, clip, bound or 1.0)
-    across, width = min(columns, len(heatmaps)), size * max(heatmaps.shape[2] / heatmaps.shape[1], 0.6)
+    drawn, how = placed(heatmaps.shape[1], heatmaps.shape[2], size)
+    across, width = min(columns, len(heatmaps)), max(drawn, 0.6 * size)
+    # Between the panel's edges and its picture, where that is narrower than the text above it.
+    rim = (width - drawn) / 2 if how["aspect"] == "equal" else 0.0
     down = -(-len(heatmaps) // across)
     block = _TITLE + len(rows) * (size + _GAP)
     full = across * (width + _GAP), down * (block + _BLOCK)
@@ -73,8 +77,8 @@ def sheet(
             _text(axes, edge + width / 2, top + 0.05, titles[sample], va="bottom")
         for row, (name, panels) in enumerate(rows.items()):
             base = top - row * (size + _GAP) - size
-            place = (edge, edge + width, base, base + size)
-            _image(axes, panels[sample], place)
+            place = (edge + rim, edge + width - rim, base, base + size)
+            _image(axes, panels[sample], place, how["interpolation"])
             frames.append(_frame(*place))
             if sample % across == 0:
                 _text(axes, edge - 0.1, base + size / 2, name, va="center", rotation=90)
@@ -90,11 +94,11 @@ def _text(axes: Axes, left: float, bottom: float, text: str, **how: Any) -> None
     axes.text(left, bottom, text, ha=side, fontsize=8, color=INK, parse_math=False, **how)
 
 
-def _image(axes: Axes, pixels: np.ndarray, place: tuple[float, float, float, float]) -> None:
+def _image(axes: Axes, pixels: np.ndarray, place: tuple[float, float, float, float], interpolation: str) -> None:
     from matplotlib.image import AxesImage
 
     # Axes.imshow would adapt limits that are set anyway, which takes half of the time.
-    image = AxesImage(axes, interpolation="nearest", extent=place)
+    image = AxesImage(axes, interpolation=interpolation, extent=place)
     image.set_data(pixels)
     axes.add_image(image)
 
@@ -123,12 +127,7 @@ def _check(
 ) -> np.ndarray | None:
     if heatmaps.ndim != 3:
         raise ArgumentError("These are no heatmaps.", expected="(batch, height, width)", received=str(heatmaps.shape))
-    if isinstance(columns, bool) or not isinstance(columns, int) or columns < 1 or not 0 < size < np.inf:
-        raise ArgumentError(
-            "columns or size is out of range.",
-            expected="an integer >= 1, and inches > 0",
-            received=f"columns={columns!r}, size={size!r}",
-        )
+    check_size(size, columns)
     check_texts(titles, len(heatmaps), "titles", "sample")
     if images is None:
         return None
