@@ -28,7 +28,8 @@ def existing(path: str | os.PathLike, what: str) -> Path:
         The path.
 
     Raises:
-        LoadError: nothing is there; the message names files of the same folder with a similar name.
+        LoadError: nothing is there, and the message names files of the same folder with a similar name; or it is a
+            device or the like, which may never end.
 
     Example:
         >>> existing("no/such/model.keras", "model")
@@ -39,8 +40,15 @@ def existing(path: str | os.PathLike, what: str) -> Path:
           Fix: check the path.
     """
     path = Path(path)
-    if path.exists():
+    if path.is_file() or path.is_dir():
         return path
+    if path.exists():
+        raise LoadError(
+            f"{path} is no {what}.",
+            expected="a file or folder",
+            received="a device, pipe or socket",
+            fix="copy its content into a file.",
+        )
     if not path.parent.is_dir():
         raise LoadError(
             f"There is no {what} at {path}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, final
@@ -34,11 +35,12 @@ _IN_MEMORY = frozenset(
 # Operations that count as stateless and yet open files or run Python.
 _REACHING = frozenset(
     """
-    ReadFile MatchingFiles PyFuncStateless DecodeProtoV2 EncodeProto DebugIdentity DebugIdentityV2 DebugIdentityV3
-    DebugNanCount DebugNumericSummary DebugNumericSummaryV2 DebugGradientIdentity LoadAndRemapMatrix
-    GenerateVocabRemapping RestoreV2 Restore RestoreSlice ShardedFilename ShardedFilespec
+    ReadFile MatchingFiles ImmutableConst InitializeTableFromTextFile LoadAndRemapMatrix GenerateVocabRemapping
+    RestoreV2 Restore RestoreSlice ShardedFilename ShardedFilespec CustomAggregator
     """.split()
 )
+# Families of such operations: of pipelines, other compilers and other machines.
+_FAMILIES = re.compile("Dataset|Xla|T[Pp][Uu]|DTensor|Mlir|PyFunc|Proto|Debug")
 
 
 @final
@@ -82,7 +84,7 @@ class SavedModel:
         """The operations that could run code or reach files or the network, and assets that lie elsewhere."""
         used = {node.op for node in self._nodes()}
         stateful = _stateful(used)
-        odd = [name for name in used if name in _REACHING or (stateful.get(name, True) and name not in _IN_MEMORY)]
+        odd = [name for name in used if _reaches(name) or (stateful.get(name, True) and name not in _IN_MEMORY)]
         assets = [asset.filename for asset in self._graph.asset_file_def]
         return sorted(odd) + [name for name in assets if name.startswith("/") or ".." in name.split("/")]
 
@@ -93,6 +95,8 @@ class SavedModel:
         saver = {name.split(":")[0] for name in (self._graph.saver_def.save_tensor_name, self._restore())}
         saving = [node for node in self._graph.graph_def.node if node.name in saver]
         called = set(self._graph.object_graph_def.concrete_functions)
+        for node in self._graph.object_graph_def.nodes:
+            called |= {*node.function.concrete_functions, node.bare_concrete_function.concrete_function_name}
         called |= {one.gradient_func for one in (*library.gradient, *library.registered_gradients)}
         unused = _reached(functions, {name for node in saving for name in _functions(node)})
         for name in set(functions) - (unused - _reached(functions, called)):
@@ -113,6 +117,10 @@ class SavedModel:
             The layer.
         """
         return Signature(str(self._folder), endpoint)
+
+
+def _reaches(name: str) -> bool:
+    return name in _REACHING or _FAMILIES.search(name) is not None
 
 
 def _functions(node: Any) -> Iterator[str]:

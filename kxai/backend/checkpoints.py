@@ -55,6 +55,10 @@ class Checkpoint:
                 fix="copy the whole folder again; if that does not help, do not use it.",
             )
 
+    def __len__(self) -> int:
+        """How many objects there are."""
+        return len(self._graph.nodes)
+
     def children(self, number: int) -> dict[str, int]:
         """The objects that an object refers to.
 

@@ -81,6 +81,8 @@ def _load(request: Request, kind: str, weights: str | os.PathLike | None, endpoi
         return formats.file(request)
     if kind == "json":
         return formats.text(request, None if weights is None else files.existing(weights, "file of weights"))
+    if request.safe_mode:
+        kinds.check_folder(request.path)
     model = formats.described(request) if endpoint is None else None
     return black_box.load(request, endpoint) if model is None else model
 

@@ -27,18 +27,21 @@ _BLOCKS = (
     keras.Metric,
     keras.DTypePolicy,
     keras.Quantizer,
+    keras.quantizers.QuantizationConfig,
     keras.random.SeedGenerator,
 )
 # Layers that hold or fetch a program of their own.
 _PROGRAMS = ("TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
 _OPERATIONS_OF_KERAS2 = {"TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "TensorFlowOpLayer"}
 _PLACES = (
-    "layers models initializers regularizers constraints optimizers optimizers.schedules losses metrics dtype_policies"
+    "layers models initializers regularizers constraints optimizers optimizers.schedules losses metrics dtype_policies "
+    "quantizers"
 )
 _FUNCTIONS = "activations ops initializers regularizers constraints losses metrics"
 _NOT_FUNCTIONS = {"get", "serialize", "deserialize"}
 # Settings that name a file which Keras opens when the layer is made.
 _FILES = ("vocabulary", "idf_weights", "merges", "filepath")
+_LOOKUPS = ("StringLookup", "IntegerLookup", "TextVectorization")
 _PLAIN = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__", "__tuple__"}
 _ARRAYS = {"__keras_tensor__", "__tensor__", "__numpy__"}
 _DTYPES = (
@@ -69,6 +72,20 @@ def check(config: dict[str, Any], request: Request) -> None:
             + _or_closed(request),
         )
     _check_names(objects, request)
+    _check_calls(objects, request)
+
+
+def without_words(config: dict[str, Any]) -> list[str]:
+    """The layers that look up words in a vocabulary which the configuration does not state.
+
+    Args:
+        config: of the model.
+
+    Returns:
+        Their names.
+    """
+    found = [item for item in _objects(config) if item["class_name"] in _LOOKUPS]
+    return [str(_settings(item).get("name")) for item in found if _settings(item).get("vocabulary") is None]
 
 
 def _objects(config: Any) -> Iterator[dict[str, Any]]:
@@ -153,6 +170,19 @@ def _check_names(objects: list[dict[str, Any]], request: Request) -> None:
             fix=f"import them and pass custom_objects={{{names[0]!r}: ...}}, "
             "or register them with keras.saving.register_keras_serializable before loading." + _or_closed(request),
         )
+
+
+def _check_calls(objects: list[dict[str, Any]], request: Request) -> None:
+    # A layer that is called on values alone computes as soon as it is made, whatever the size of the result.
+    for item in objects:
+        for call in item.get("inbound_nodes") or []:
+            if isinstance(call, dict) and not any(part["class_name"] == "__keras_tensor__" for part in _objects(call)):
+                raise LoadError(
+                    f"{request.path} calls a layer on no output of another.",
+                    expected="calls that depend on the inputs",
+                    received=f"constants alone for {item.get('name') or item['class_name']!r}",
+                    fix="do not use this file: Keras does not write such models.",
+                )
 
 
 def _or_closed(request: Request) -> str:

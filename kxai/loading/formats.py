@@ -95,6 +95,7 @@ def file(request: Request) -> Any:
 def _by_order(request: Request, new: dict[str, Any], old: dict[str, Any], path: Path, held: int) -> Any:
     """Loads a configuration together with weights that lie layer after layer, by Keras' own reader of such files."""
     _check(request, new, lambda: held)
+    _check_words(new, request.path)
     with _unchanged(path) if new == old else hdf5.with_config(path, new) as readable:
         model = keras.saving.load_model(
             readable, custom_objects=request.objects, compile=False, safe_mode=request.safe_mode
@@ -115,6 +116,16 @@ def _check_order(model: Any, path: Path) -> None:
             expected=", ".join(wanted[:20]),
             received=", ".join(found[:20]),
             fix="save the model again: model.save('name.keras').",
+        )
+
+
+def _check_words(config: dict[str, Any], path: Path) -> None:
+    if without := allowed.without_words(config):
+        raise LoadError(
+            f"{path} does not hold the vocabulary of {', '.join(without[:5])}.",
+            expected="a vocabulary in the configuration",
+            received="none: what adapt() found is stored in .keras files alone",
+            fix="save the model as name.keras.",
         )
 
 
@@ -157,6 +168,7 @@ def text(request: Request, given: Path | None) -> Any:
 
 def _with_archive(request: Request, config: dict[str, Any], found: Path, held: int) -> Any:
     _check(request, config, lambda: held)
+    _check_words(config, found)
     model = _build(request, config)
     weights.check_counts(model, found)
     model.load_weights(found)

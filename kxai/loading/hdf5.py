@@ -29,7 +29,7 @@ def check(file: Path | IO[bytes], path: Path, size: int) -> int:
         How many bytes its datasets hold.
 
     Raises:
-        LoadError: it does such things.
+        LoadError: it does such things, or names an object twice.
         OSError: it is damaged.
     """
     allowed = archives.bound(size)
@@ -47,7 +47,8 @@ def _items(root: h5py.File, path: Path) -> Iterator[tuple[str, Any]]:
         name, item = waiting.pop()
         address = h5py.h5o.get_info(item.id).addr
         if address in seen:
-            continue
+            # Each reader would follow every way to it, and there may be more of them than can be counted.
+            raise _refused(path, name, "a second name of an object")
         seen.add(address)
         yield name, item
         if isinstance(item, h5py.Group):
@@ -61,21 +62,26 @@ def _items(root: h5py.File, path: Path) -> Iterator[tuple[str, Any]]:
 def _bytes(path: Path, name: str, item: Any, allowed: int) -> int:
     for key in item.attrs:
         attribute = item.attrs.get_id(key)
-        if math.prod(attribute.shape) * attribute.dtype.itemsize > allowed:
-            raise archives.too_large(path, math.prod(attribute.shape) * attribute.dtype.itemsize, allowed)
-    if isinstance(item, h5py.Group):
-        return 0
+        # Texts of any length may all be one and the same in the file.
+        each = path.stat().st_size if attribute.dtype.hasobject and attribute.shape else attribute.dtype.itemsize
+        if (size := math.prod(attribute.shape or ()) * each) > allowed:
+            raise archives.too_large(path, size, allowed)
     if not isinstance(item, h5py.Dataset):
         return 0
     if item.is_virtual or item.external:
         raise _refused(path, name, "values that lie in other files")
-    return math.prod(item.shape or ()) * item.dtype.itemsize
+    if item.dtype.hasobject:
+        raise _refused(path, name, "values without a size")
+    # Whole chunks are unpacked, however little of them belongs to the array.
+    shape = item.shape or ()
+    chunks = item.chunks or (1,) * len(shape)
+    return item.dtype.itemsize * math.prod(-(-size // chunk) * chunk for size, chunk in zip(shape, chunks, strict=True))
 
 
 def _refused(path: Path, name: str, received: str) -> LoadError:
     return LoadError(
-        f"{path} reaches out of itself.",
-        expected="weights that lie in the file",
+        f"{path} reaches out of itself, or into itself.",
+        expected="weights that lie in the file, each once and of a known size",
         received=f"{received} at {name}",
         fix="do not use this file: Keras does not write such files.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from kxai.errors import LoadError
@@ -49,6 +50,32 @@ def kind(path: Path) -> str:
         received=f"{path.stat().st_size} bytes that are neither",
         fix="save the model with model.save('name.keras').",
     )
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a folder with links to other places, or with anything that is no file.
+
+    Args:
+        folder: of a SavedModel.
+
+    Raises:
+        LoadError: it has such entries.
+    """
+    root = _root(folder.resolve())
+    for place, folders, names in os.walk(folder):
+        for entry in (Path(place) / name for name in (*folders, *names)):
+            if not entry.resolve().is_relative_to(root) or not (entry.is_file() or entry.is_dir()):
+                raise LoadError(
+                    f"{folder} reaches out of itself.",
+                    expected="files and folders",
+                    received=f"{entry.relative_to(folder)}, a link to elsewhere, a device, pipe or socket",
+                    fix="do not use this folder, unless you trust its origin: then safe_mode=False loads it.",
+                )
+
+
+def _root(folder: Path) -> Path:
+    # The cache of Hugging Face keeps the files of repository/snapshots/<revision> in repository/blobs, by links.
+    return next((parent.parent for parent in folder.parents if parent.name == "snapshots"), folder)
 
 
 def _folder_error(path: Path) -> LoadError:

@@ -41,8 +41,9 @@ class Request:
 
     @property
     def objects(self) -> dict[str, Any]:
-        """The caller's objects, and what Keras 2 had and Keras 3 has not."""
-        return {HARD_SIGMOID: hard_sigmoid, **self.custom_objects}
+        """The caller's objects, those of a ``custom_object_scope``, and what Keras 2 had and Keras 3 has not."""
+        with keras.saving.custom_object_scope({}) as inner:
+            return {HARD_SIGMOID: hard_sigmoid, **(inner.backup or {}), **self.custom_objects}
 
     def knows(self, name: str) -> bool:
         """Whether the caller gave or registered something under this name.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
+import ctypes
 import math
-import sys
 import threading
-import time
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -32,7 +31,7 @@ def check(config: dict[str, Any], stored: int, request: Request) -> None:
     Raises:
         LoadError: the model is larger.
     """
-    size = _Outline(keras2.placed(config), request).size()
+    size = _Outline(_unvalued(keras2.placed(config)), request).size()
     # Two weights fit into a byte where they are quantised to four bits.
     if size > (allowed := 2 * stored + _SLACK):
         raise LoadError(
@@ -41,6 +40,23 @@ def check(config: dict[str, Any], stored: int, request: Request) -> None:
             received=f"{size} parameters",
             fix="do not use this file, unless you trust its origin: then safe_mode=False loads it.",
         )
+
+
+def _unvalued(config: Any) -> Any:
+    """A copy in which every ``Normalization`` is a ``LayerNormalization``, which has variables of the same shapes.
+
+    The former reads its variables while it is built, which fills them.
+    """
+    if isinstance(config, list):
+        return [_unvalued(part) for part in config]
+    if not isinstance(config, dict):
+        return config
+    settings = config.get("config")
+    if config.get("class_name") == "Normalization" and isinstance(settings, dict) and settings.get("axis") is not None:
+        kept = {key: settings[key] for key in ("name", "axis", "batch_input_shape") if key in settings}
+        others = {key: part for key, part in config.items() if key != "build_config"}
+        return {**others, "class_name": "LayerNormalization", "module": "keras.layers", "config": kept}
+    return {key: _unvalued(part) for key, part in config.items()}
 
 
 class _TooLong(BaseException):
@@ -55,15 +71,26 @@ class _Outline:
     """
 
     def __init__(self, config: dict[str, Any], request: Request) -> None:
-        self._config, self._request = {**copy.deepcopy(config), "compile_config": None}, request
+        self._config = {**config, "compile_config": None}
+        # What is known in the caller's thread alone has to be carried over.
+        self._request = replace(request, custom_objects=request.objects)
+        self._begun = threading.Event()
         self._size = 0
-        self._error: BaseException | None = None
+        self._error: BaseException = _TooLong()
+        self._done = False
 
     def size(self) -> int:
         """Counts the model's parameters."""
         thread = threading.Thread(target=self._run, name="kxai-outline")
         thread.start()
-        thread.join()
+        self._begun.wait()
+        thread.join(SECONDS)
+        while thread.is_alive():
+            # Raised within the thread at its next step; again, should something have caught it.
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_TooLong))
+            thread.join(10)
+        if self._done:
+            return self._size
         if isinstance(self._error, _TooLong):
             raise LoadError(
                 f"{self._request.path} describes a model that takes too long to build.",
@@ -71,24 +98,22 @@ class _Outline:
                 received="more, for example because a loop over very many steps is unrolled",
                 fix="do not use this file, unless you trust its origin: then safe_mode=False loads it.",
             )
-        if self._error is not None:
-            raise self._error
-        return self._size
+        if isinstance(self._error, ValueError) and "stateless scope" in str(self._error):
+            raise LoadError(
+                f"{self._request.path} describes a model that cannot be measured before it is built.",
+                expected="layers of your own that make their variables by add_weight and an initializer",
+                received="a variable that is made of values",
+                fix="change the layer; or, only if you trust the origin of this file: load it with safe_mode=False.",
+            ) from self._error
+        raise self._error
 
     def _run(self) -> None:
-        end = time.monotonic() + SECONDS
-
-        def watch(*_: Any) -> None:
-            if time.monotonic() > end:
-                raise _TooLong
-
-        # Every call within this thread passes here; nothing else can end it.
-        sys.setprofile(watch)
         try:
+            self._begun.set()
             with keras.StatelessScope(initialize_variables=False):
                 model = self._request.build(self._config)
                 variables = model.variables if isinstance(model, keras.Layer) else []
                 self._size = sum(math.prod(variable.shape) for variable in variables)
+            self._done = True
         except (Exception, _TooLong) as error:  # Raised again where the caller waits.
-            sys.setprofile(None)
             self._error = error

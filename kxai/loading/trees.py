@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import h5py
 import numpy as np
 
 from kxai.backend import Checkpoint
+from kxai.errors import LoadError
 from kxai.loading.weights import Node, Stored, counted
 
 _LAYERS = "_layer_checkpoint_dependencies"
 _MODELS = {"Functional", "Sequential", "Model"}
+_WAYS = 50
 # State of the training, and of random numbers that no prediction uses.
 _NOT_LAYERS = {"optimizer", "metrics", "compiled_loss", "compiled_metrics", "_random_generator", "random_generator"}
 # Collections by which Keras 2 reaches the same variables once more.
@@ -96,10 +99,20 @@ def from_checkpoint(checkpoint: Checkpoint, names: dict[str, str]) -> Node:
         place = checkpoint.find(path.split(".")[1:])
         if place is not None:
             layers[place] = name
-    return _from_object(checkpoint, 0, layers, ())
+    # A few names for a layer are usual; with a few for each object, the ways would be more than can be followed.
+    return _from_object(checkpoint, 0, layers, (), iter(range(_WAYS * len(checkpoint))))
 
 
-def _from_object(checkpoint: Checkpoint, number: int, layers: dict[int, str], above: tuple[int, ...]) -> Node:
+def _from_object(
+    checkpoint: Checkpoint, number: int, layers: dict[int, str], above: tuple[int, ...], ways: Iterator[int]
+) -> Node:
+    if next(ways, None) is None:
+        raise LoadError(
+            "The objects of the checkpoint refer to each other in too many ways.",
+            expected=f"at most {_WAYS} for each of {len(checkpoint)} objects",
+            received="more",
+            fix="do not use this folder: Keras does not write such checkpoints.",
+        )
     named: dict[str, str] = {}
     children = {}
     for key, child in checkpoint.children(number).items():
@@ -113,7 +126,7 @@ def _from_object(checkpoint: Checkpoint, number: int, layers: dict[int, str], ab
         else:
             # A layer of a model is there as layer-1 and, if it has weights, as layer_with_weights-0.
             name = layers.get(child, key) if re.match(r"layer(_with_weights)?-\d+$", key) else key
-            children[name] = _from_object(checkpoint, child, layers, (*above, number))
+            children[name] = _from_object(checkpoint, child, layers, (*above, number), ways)
     return Node({key: _tensor(checkpoint, place) for place, key in named.items()}, children)
 
 

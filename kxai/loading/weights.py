@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -95,6 +96,22 @@ def check_counts(model: keras.Model, path: Path) -> None:
     Raises:
         LoadError: they are.
     """
+    with tempfile.TemporaryDirectory(prefix="kxai-") as folder:
+        # Some layers save other arrays than they have, such as a kernel with what was added to it.
+        again = Path(folder) / "again.weights.h5"
+        model.save_weights(again)
+        wanted = _shapes_in(again)
+    found = _shapes_in(path)
+    if found != wanted:
+        raise LoadError(
+            f"{path} does not hold the weights of this model.",
+            expected=f"arrays of the shapes {_shapes(wanted - found) or 'that are there'}",
+            received=f"arrays of the shapes {_shapes(found - wanted) or 'of the model, and some missing'}",
+            fix="give the weights that were saved with this configuration.",
+        )
+
+
+def _shapes_in(path: Path) -> Counter[tuple[int, ...]]:
     found: Counter[tuple[int, ...]] = Counter()
 
     def count(name: str, item: Any) -> None:
@@ -104,14 +121,7 @@ def check_counts(model: keras.Model, path: Path) -> None:
 
     with h5py.File(path, "r") as stored:
         stored.visititems(count)
-    wanted = Counter(tuple(variable.shape) for variable in model.weights)
-    if found != wanted:
-        raise LoadError(
-            f"{path} does not hold the weights of this model.",
-            expected=f"arrays of the shapes {_shapes(wanted - found) or 'that are there'}",
-            received=f"arrays of the shapes {_shapes(found - wanted) or 'of the model, and some missing'}",
-            fix="give the weights that were saved with this configuration.",
-        )
+    return found
 
 
 def _shapes(counts: Counter[tuple[int, ...]]) -> str:

@@ -143,6 +143,10 @@ def read_a_file(x):
     return {"y": x + tf.cast(tf.strings.length(tf.io.read_file("/etc/hostname")), tf.float32)}
 
 
+def map_a_file(x):
+    return {"y": x + tf.raw_ops.ImmutableConst(dtype=tf.float32, shape=[3], memory_region_name="/etc/hostname")}
+
+
 def write_a_file(x):
     tf.io.write_file("/nowhere/at/all", "text")
     return {"y": x}
@@ -170,6 +174,7 @@ def deep_inside(x):
     ("function", "operation"),
     [
         (read_a_file, "ReadFile"),
+        (map_a_file, "ImmutableConst"),
         (write_a_file, "WriteFile"),
         (print_to_a_file, "PrintV2"),
         (run_python, "PyFunc"),
@@ -199,7 +204,8 @@ def test_random_numbers_and_tables_stay_in_memory(tmp_path):
     assert model(np.array([[1.0, 2.0, 3.0]])).numpy().tolist() == [[11.0, 22.0, 3.0]]
 
 
-def test_a_saver_is_no_hiding_place(tmp_path):
+@pytest.mark.parametrize("unlisted", [False, True])
+def test_a_saver_is_no_hiding_place(tmp_path, unlisted):
     """The functions that save and restore may use files; not so if the object calls them itself."""
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -209,6 +215,8 @@ def test_a_saver_is_no_hiding_place(tmp_path):
     graph = saved.meta_graphs[0]
     call = next(node for node in graph.graph_def.node if "signature_wrapper" in node.attr["f"].func.name)
     graph.saver_def.restore_op_name = call.name
+    if unlisted:
+        graph.object_graph_def.concrete_functions.clear()
     path.write_bytes(saved.SerializeToString())
     assert "WriteFile" in message(folder)
 

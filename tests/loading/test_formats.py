@@ -309,3 +309,55 @@ def test_custom_objects_of_keras2(tmp_path):
     assert "uses objects that are not part of Keras: Mine>Twice" in message(path)
     model = load(path, custom_objects={"Mine>Twice": Twice})
     assert type(model.get_layer("twice")) is Twice
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_quantised_models(tmp_path, mode):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    model.layers[-1].quantize(mode)
+    model.save(tmp_path / "m.keras")
+    x = np.ones((2, 8), np.float32)
+    np.testing.assert_array_equal(load(tmp_path / "m.keras")(x), model(x))
+
+
+def test_objects_of_a_scope(tmp_path):
+    class Twice(keras.layers.Layer):
+        def call(self, inputs):
+            return 2 * inputs
+
+    keras.Sequential([keras.Input((3,)), Twice()], name="m").save(tmp_path / "m.keras")
+    with keras.saving.custom_object_scope({"Twice": Twice}):
+        assert type(load(tmp_path / "m.keras").layers[0]) is Twice
+    assert "Twice" in message(tmp_path / "m.keras")
+
+
+def test_layers_that_save_other_arrays_than_they_have(tmp_path):
+    conv = keras.layers.SpectralNormalization(keras.layers.Conv2D(2, 3))
+    dense = keras.layers.Dense(4)
+    model = keras.Sequential([keras.Input((5, 5, 1)), conv, keras.layers.Flatten(), dense])
+    dense.enable_lora(2)
+    (tmp_path / "m.json").write_text(model.to_json())
+    model.save_weights(tmp_path / "m.weights.h5")
+    x = np.ones((2, 5, 5, 1), np.float32)
+    np.testing.assert_allclose(load(tmp_path / "m.json")(x), model(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("ending", ["json", "h5", "keras"])
+def test_a_vocabulary_is_there_or_missed(tmp_path, ending):
+    words = keras.layers.TextVectorization(output_sequence_length=2, name="words")
+    words.adapt(["a b", "b c"])
+    inputs = keras.Input((), dtype="string")
+    model = keras.Model(inputs, keras.layers.Embedding(9, 2)(words(inputs)))
+    path = tmp_path / f"m.{ending}"
+    if ending == "json":
+        path.write_text(model.to_json())
+        model.save_weights(tmp_path / "m.weights.h5")
+    else:
+        model.save(path)
+    if ending == "keras":
+        x = keras.ops.convert_to_tensor(["a c"])
+        np.testing.assert_array_equal(load(path)(x), model(x))
+    else:
+        text = message(path)
+        assert "does not hold the vocabulary of words" in text
+        assert "save the model as name.keras" in text

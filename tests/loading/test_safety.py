@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from kxai.errors import LoadError
-from kxai.loading import load, sizes
+from kxai.loading import load, sizes, trees
 from tests.loading.test_formats import FIXTURES
 
 HUGE = 10**12
@@ -373,11 +373,132 @@ def test_hdf5_bomb_in_an_archive(toy, tmp_path):
     assert "unpacks to far more than a model of its size holds" in refusal(path)
 
 
-def test_hdf5_with_a_group_in_itself(toy, tmp_path):
-    path = shutil.copy(toy / "toy.h5", tmp_path / "toy.h5")
-    with h5py.File(path, "r+") as file:
-        file["model_weights/d/again"] = file["model_weights"]
-    assert load(path).name == "toy"
+def in_itself(file):
+    file["again"] = file["/"]
+
+
+def by_many_ways(file):
+    group = file.create_group("more")
+    for _ in range(40):  # 2 to the power of 40 ways, were they followed
+        inner = group.create_group("a")
+        group["b"] = inner
+        group = inner
+
+
+def large_chunk(file):
+    file.create_dataset("more", (4, 3), "f4", maxshape=(None, None), chunks=(10**4, 10**4), compression="gzip")
+
+
+def of_any_length(file):
+    file.create_dataset("more", (2,), h5py.string_dtype())
+
+
+def names_of_any_length(file):
+    file.attrs.create("layer_names", ["a"] * 3500, dtype=h5py.string_dtype())
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (in_itself, "a second name of an object"),
+        (by_many_ways, "a second name of an object"),
+        (of_any_length, "values without a size"),
+        (large_chunk, "unpacks to far more"),
+        (names_of_any_length, "unpacks to far more"),
+    ],
+)
+@pytest.mark.parametrize("name", ["toy.h5", "keras2_image.keras"])
+def test_hdf5_that_multiplies_itself(toy, tmp_path, name, change, said):
+    if name == "toy.h5":
+        path = shutil.copy(toy / name, tmp_path)
+        with h5py.File(path, "r+") as file:
+            change(file)
+        assert said in refusal(path)
+        return
+    parts = members(FIXTURES / name)
+    (tmp_path / "w.h5").write_bytes(parts["model.weights.h5"])
+    with h5py.File(tmp_path / "w.h5", "r+") as file:
+        change(file)
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        for member, content in {**parts, "model.weights.h5": (tmp_path / "w.h5").read_bytes()}.items():
+            archive.writestr(member, content)
+    assert said in refusal(tmp_path / name)
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("mean", [None, 0.5])
+def test_a_normalization_larger_than_its_weights(toy, tmp_path, mean):
+    def change(config):
+        layers = config["config"]["layers"]
+        layers[0]["config"]["batch_shape"] = [None, 10**9]
+        settings = {"name": "n", "axis": -1, "mean": mean, "variance": mean}
+        layers[1] = {"module": "keras.layers", "class_name": "Normalization", "config": settings}
+
+    assert "larger than the weights stored with it" in refusal(rewritten(toy, tmp_path, change))
+
+
+@pytest.mark.usefixtures("bounded")
+def test_a_call_on_constants(tmp_path):
+    inputs = keras.Input((4,))
+    keras.Model(inputs, keras.layers.Dense(3, name="d")(inputs)).save(tmp_path / "toy.keras")
+    zero = {"class_name": "__numpy__", "config": {"value": [0.0], "dtype": "float32"}}
+    operation = {"module": "keras.src.ops.numpy", "class_name": "BroadcastTo", "config": {"shape": [10**5, 10**5]}}
+    call = {**operation, "name": "huge", "inbound_nodes": [{"args": [zero], "kwargs": {}}]}
+    text = refusal(rewritten(tmp_path, tmp_path, lambda config: config["config"]["layers"].append(call)))
+    assert "calls a layer on no output of another" in text
+    assert "constants alone for 'huge'" in text
+
+
+@pytest.mark.parametrize("argument", ["path", "weights"])
+def test_a_pipe_is_not_waited_for(toy, tmp_path, argument):
+    pipe = tmp_path / "pipe.h5"
+    os.mkfifo(pipe)
+    text = refusal(pipe) if argument == "path" else refusal(toy / "toy.json", weights=pipe)
+    assert "a device, pipe or socket" in text
+
+
+def test_a_folder_that_reaches_out(tmp_path):
+    """Links lead out of no folder but of one in the cache of Hugging Face, and there to its files alone."""
+    folder = shutil.copytree(FIXTURES / "keras2_image_saved_model", tmp_path / "model")
+    data = folder / "variables" / "variables.index"
+    data.rename(tmp_path / "elsewhere")
+    data.symlink_to(tmp_path / "elsewhere")
+    text = refusal(folder)
+    assert "reaches out of itself" in text
+    assert "variables/variables.index, a link to elsewhere" in text
+    assert isinstance(load(folder, safe_mode=False), keras.Model)
+    data.unlink()
+    os.mkfifo(data)
+    assert "a device, pipe or socket" in refusal(folder)
+    (tmp_path / "models" / "snapshots").mkdir(parents=True)
+    (tmp_path / "models" / "blobs").mkdir()
+    data.unlink()
+    (tmp_path / "elsewhere").rename(tmp_path / "models" / "blobs" / "1")
+    data.symlink_to(tmp_path / "models" / "blobs" / "1")
+    folder.rename(tmp_path / "models" / "snapshots" / "a")
+    assert isinstance(load(tmp_path / "models" / "snapshots" / "a"), keras.Model)
+
+
+def test_a_checkpoint_of_too_many_ways(monkeypatch):
+    monkeypatch.setattr(trees, "_WAYS", 0)
+    assert "refer to each other in too many ways" in refusal(FIXTURES / "keras2_image_saved_model")
+
+
+def test_a_variable_made_of_values(tmp_path):
+    class Ones(keras.layers.Layer):
+        def build(self, shape):
+            self.ones = keras.Variable(np.ones(shape[-1], np.float32))
+
+        def call(self, x):
+            return x * self.ones
+
+    path = tmp_path / "ones.keras"
+    keras.Sequential([keras.Input((3,)), Ones()]).save(path)
+    text = refusal(path, custom_objects={"Ones": Ones})
+    assert "cannot be measured before it is built" in text
+    assert "add_weight and an initializer" in text
+    assert len(load(path, safe_mode=False, custom_objects={"Ones": Ones}).weights) == 1
 
 
 @pytest.mark.usefixtures("bounded")
