@@ -10,6 +10,7 @@ from typing import Any, final
 import keras
 
 from kxai.errors import ArgumentError, RuleError, UnknownNameError
+from kxai.graph.black_box import closed, is_black_box
 from kxai.graph.facts import Facts
 from kxai.graph.graph import Kind, Node
 from kxai.graph.registered import registration_of
@@ -215,20 +216,9 @@ def _is_users(layer: Any) -> bool:
     return layer is not None and not shipped
 
 
-def is_black_box(node: Node) -> bool:
-    """Whether a node is a SavedModel's graph, of whose layers nothing is known."""
-    return isinstance(node.layer, keras.layers.TFSMLayer)
-
-
 def _no_rule(composite: Composite, node: Node) -> RuleError:
     if is_black_box(node):
-        return RuleError(
-            f"Node {node.path!r} is the graph of a SavedModel, which does not say what layers it is made of.",
-            expected=f"a model of layers, for the rules of {composite.name!r}",
-            received=f"one layer of class {type(node.layer).__name__}",
-            fix="save the model with model.save('name.keras') where it was built and load that file. On this one, "
-            "gradient methods work: gradient, integrated_gradients, smoothgrad and their like.",
-        )
+        return closed(node, f"the rules of {composite.name!r}")
     layer = "" if node.layer is None else f" (layer {type(node.layer).__name__})"
     open_size = any(size is None for edge in node.inputs for size in edge.shape[1:])
     example = "pass an example batch (inputs=x), which tells sizes that the model leaves open; or " * open_size

@@ -18,12 +18,12 @@ from kxai.composites.composite import (
     first,
     first_convolution,
     gated,
-    is_black_box,
     preprocessing,
     shifting,
     switched,
 )
 from kxai.errors import ArgumentError, UnknownNameError
+from kxai.graph.black_box import is_black_box
 from kxai.graph.facts import Facts
 from kxai.graph.graph import Kind, Node
 from kxai.rules import (

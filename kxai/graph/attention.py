@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from kxai.errors import RuleError
+from kxai.graph import black_box
 from kxai.graph.graph import Edge, Graph, Kind, Node
 
 # What may happen to attention weights before they meet the values.
@@ -40,6 +41,7 @@ def self_attention(graph: Graph) -> tuple[Node, ...]:
     """
     found = {node: values for node in graph.nodes if (values := _values(graph, node)) is not None}
     if not found:
+        black_box.check_open(graph, "their attention")
         raise RuleError(
             "The model has no attention that could be read.",
             expected="a softmax whose output is multiplied (matmul, einsum) with values",

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from kxai.errors import ArgumentError, RuleError
+from kxai.graph import black_box
 from kxai.graph.canonize import prune
 from kxai.graph.cut import layer_outputs
 from kxai.graph.graph import Edge, Graph, Kind, Node
@@ -137,6 +138,7 @@ def _last(graph: Graph, maps: Sequence[Sequence[Edge]]) -> list[list[Edge]]:
     chosen = [_ends(graph, [edge for edge in edges if edge not in logits]) for edges in maps]
     edges = {edge for found in chosen for edge in found}
     if not edges:
+        black_box.check_open(graph, "the feature maps of one of them")
         raise RuleError(
             "The model has no feature map: nothing that it computes keeps the spatial axes of an input.",
             expected="for example convolutions, before their global pooling or flattening",

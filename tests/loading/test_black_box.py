@@ -85,7 +85,19 @@ def test_any_batch_size(both):
 
 
 @pytest.mark.parametrize(
-    "method", ["lrp.epsilon", "lrp.epsilon_plus", "lrp.attn", "deep_taylor", "deeplift", "guided_backprop", "deconvnet"]
+    "method",
+    [
+        "lrp.epsilon",
+        "lrp.epsilon_plus",
+        "lrp.attn",
+        "deep_taylor",
+        "deeplift",
+        "guided_backprop",
+        "deconvnet",
+        "grad_cam",
+        "score_cam",
+        "attention_rollout",
+    ],
 )
 def test_propagation_methods_say_why_not(both, method):
     _, box, images = both
