@@ -57,7 +57,15 @@ class References:
         """The same, of tensors: inside of a function that is being recorded."""
         if self.on_tensors is not None:
             return self.on_tensors(batch)
-        return [ops.convert_to_tensor(array, array.dtype.name) for array in self.of([], np.arange(0))]
+        return [_constant(array) for array in self.of([], np.arange(0))]
+
+
+def _constant(array: np.ndarray) -> Any:
+    """A tensor; one number throughout is not written out for every value."""
+    dtype, first = array.dtype.name, array[(0,) * array.ndim]
+    if (array == first).all():
+        return ops.broadcast_to(ops.convert_to_tensor(first, dtype), array.shape)
+    return ops.convert_to_tensor(array, dtype)
 
 
 def resolve_references(value: Any, specs: Any, samples: int | None, name: str = "reference") -> References:

@@ -19,8 +19,9 @@ _IN_MEMORY = frozenset(
     """
     VarHandleOp ReadVariableOp VarIsInitializedOp VariableShape AssignVariableOp AssignAddVariableOp
     AssignSubVariableOp DestroyResourceOp DisableCopyOnRead ResourceGather ResourceGatherNd ResourceScatterAdd
-    ResourceScatterUpdate StatefulPartitionedCall While If Case Assert CudnnRNN CudnnRNNV2 CudnnRNNV3
-    CudnnRNNBackprop CudnnRNNBackpropV2 CudnnRNNBackpropV3 CudnnRNNCanonicalToParams CudnnRNNParamsToCanonical
+    ResourceScatterUpdate StatefulPartitionedCall While If Case Assert CheckNumerics CheckNumericsV2
+    CudnnRNN CudnnRNNV2 CudnnRNNV3 CudnnRNNBackprop CudnnRNNBackpropV2 CudnnRNNBackpropV3
+    CudnnRNNCanonicalToParams CudnnRNNParamsToCanonical
     RandomUniform RandomUniformInt RandomStandardNormal TruncatedNormal ParameterizedTruncatedNormal RandomShuffle
     RandomGamma RandomPoissonV2 Multinomial StatefulUniform StatefulUniformInt StatefulUniformFullInt
     StatefulStandardNormalV2 StatefulTruncatedNormal StatefulRandomBinomial RngSkip RngReadAndSkip

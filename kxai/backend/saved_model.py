@@ -45,7 +45,9 @@ class Concrete:
         specs = [tf.TensorSpec(facts.shape, facts.dtype, name) for name, facts in inputs.items()]
 
         def flat(*tensors: Any) -> Named:
-            return function(dict(zip(names, tensors, strict=True)))
+            # A graph takes whatever it can compute with: an image of another size, or one sample without its batch.
+            checked = [tf.ensure_shape(tensor, spec.shape) for tensor, spec in zip(tensors, specs, strict=True)]
+            return function(dict(zip(names, checked, strict=True)))
 
         self.inputs = dict(inputs)
         self.traced: Any = tf.function(flat, input_signature=specs, autograph=False).get_concrete_function()
@@ -85,6 +87,7 @@ def save(folder: str, signatures: Mapping[str, Concrete], assets: Sequence[str])
 
     Raises:
         ValueError: a function reads a resource that is no variable, such as a lookup table.
+        OSError: the files cannot be written.
     """
     # The module alone owns the variables here: nothing is attached to the model that they belong to.
     module = tf.Module()
@@ -95,6 +98,8 @@ def save(folder: str, signatures: Mapping[str, Concrete], assets: Sequence[str])
         tf.saved_model.save(module, folder, signatures=functions)
     except AssertionError as error:  # "untracked resource"
         raise ValueError(str(error)) from error
+    except GraphError as error:
+        raise OSError(reason(error)) from error
 
 
 def _variables(functions: Iterable[Concrete]) -> list[Any]:

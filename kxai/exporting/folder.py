@@ -11,6 +11,9 @@ from pathlib import Path
 
 from kxai.errors import ArgumentError, ExportError
 
+LARGEST = 2**63 - 1
+"""Servers hold versions in 64 bits and pass over folders of larger numbers."""
+
 
 @contextlib.contextmanager
 def new_version(base: str | os.PathLike, version: int, overwrite: bool) -> Iterator[Path]:
@@ -20,20 +23,22 @@ def new_version(base: str | os.PathLike, version: int, overwrite: bool) -> Itera
 
     Args:
         base: folder of all versions, made if needed, and removed again if the block fails.
-        version: of the model, >= 0.
+        version: of the model, 0 to LARGEST.
         overwrite: whether a version that is there is replaced.
 
     Raises:
-        ArgumentError: the version is no whole number >= 0.
+        ArgumentError: the version is no such number.
         ExportError: the version is there, or ``base`` is a file.
     """
     base = Path(base)
     place = base / str(version)
-    if isinstance(version, bool) or not isinstance(version, int) or version < 0:
-        raise ArgumentError("version is out of range.", expected="a whole number >= 0", received=repr(version))
+    if isinstance(version, bool) or not isinstance(version, int) or not 0 <= version <= LARGEST:
+        raise ArgumentError(
+            "version is out of range.", expected=f"a whole number from 0 to {LARGEST}", received=repr(version)
+        )
     if base.exists() and not base.is_dir():
         raise ExportError(f"{base} is a file.", expected="a folder for the versions of a model, or none yet")
-    if place.exists() and not overwrite:
+    if os.path.lexists(place) and not overwrite:
         raise ExportError(
             f"{place} is there already.",
             expected="a version that is not there yet",
@@ -44,12 +49,12 @@ def new_version(base: str | os.PathLike, version: int, overwrite: bool) -> Itera
     try:
         filled = part / "new"
         yield filled
-        if place.exists():
+        if os.path.lexists(place):
             os.rename(place, part / "old")
         try:
             os.rename(filled, place)
         except OSError:
-            if (part / "old").exists():
+            if os.path.lexists(part / "old"):
                 os.rename(part / "old", place)
             raise
     except BaseException:

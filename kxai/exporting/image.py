@@ -26,8 +26,9 @@ IMAGE, OVERLAY = "image_bytes", "overlay_png_bytes"
 class Image:
     """How the bytes of an image become a model's input, for the signature ``explain_image``.
 
-    JPEG and PNG files of any size are decoded, and resized to the model's input where they differ from it (bilinear,
-    smoothed when reduced; the aspect ratio is not kept). Orientation flags of cameras and transparency are ignored.
+    JPEG and PNG files of up to 2^26 pixels are decoded, and resized to the model's input where they differ from it
+    (bilinear, smoothed when reduced; the aspect ratio is not kept). Orientation flags of cameras and transparency are
+    ignored.
 
     Args:
         preprocess: from pixels x in 0..255 to what the model was trained on: "raw" (x), "unit" (x / 255), "signed"
@@ -54,11 +55,12 @@ class Image:
     def __post_init__(self) -> None:
         self.function()
         size = self.size
-        if size is not None and (len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size)):
+        pair = isinstance(size, (tuple, list)) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
+        if size is not None and not pair:
             raise ArgumentError("size is out of range.", expected="(height, width), or None", received=repr(size))
-        if isinstance(self.clip, bool) or not 0 < self.clip <= 100:
+        if not _number(self.clip) or not 0 < self.clip <= 100:
             raise ArgumentError("clip is out of range.", expected="a percentile in (0, 100]", received=repr(self.clip))
-        if isinstance(self.opacity, bool) or not 0 <= self.opacity <= 1:
+        if not _number(self.opacity) or not 0 <= self.opacity <= 1:
             raise ArgumentError("opacity is out of range.", expected="a number in [0, 1]", received=repr(self.opacity))
 
     def check(self, interface: Interface) -> None:
@@ -86,6 +88,10 @@ class Image:
             )
         scale, offset = given
         return lambda x: x * scale + offset
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @final

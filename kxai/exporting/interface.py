@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import keyword
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -10,6 +12,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from kxai import backend
 from kxai.analyzers.analyzer import concrete
 from kxai.analyzers.inputs import as_example, to_arrays
 from kxai.backend import saved_model
@@ -45,8 +48,15 @@ class Interface:
         }
 
     def given(self, tensors: dict[str, Any]) -> list[Any]:
-        """The tensors of the inputs in flattened order; what is not finite fails when the graph runs."""
-        return [saved_model.finite(tensors[name], f"input {name!r} is not finite") for name in self.names]
+        """The tensors of the inputs in flattened order; what no analyzer takes fails when the graph runs."""
+        count = saved_model.rows(tensors[self.names[0]])
+        found = []
+        for name in self.names:
+            tensor = saved_model.finite(tensors[name], f"input {name!r} is not finite")
+            size = saved_model.rows(tensor)
+            tensor = backend.asserted(tensor, size > 0, f"input {name} is empty")
+            found.append(backend.asserted(tensor, size == count, f"input {name}: as many samples as the other inputs"))
+        return found
 
     def predicted(self, tensors: dict[str, Any]) -> list[Any]:
         """The model's outputs, in flattened order."""
@@ -85,21 +95,30 @@ def interface(model: Any, example: Any) -> Interface:
     if example is not None:
         specs = concrete(specs, to_arrays(example, specs))
     flat = tree.flatten(specs)
-    names = [identifier(spec.name) for spec in flat]
+    names = [identifier(name) for name in _names(specs, flat)]
     for spec, name in zip(flat, names, strict=True):
         _check(spec, name, names)
     return Interface(model, specs, tuple(names))
 
 
 def identifier(name: str) -> str:
-    """A name as an argument of a signature can have it: letters, digits and _, no digit first."""
+    """A name as an argument of a signature can have it: letters, digits and _, a letter first."""
     plain = re.sub(r"\W", "_", name, flags=re.ASCII)
-    return plain if plain.isidentifier() else f"input_{plain}"
+    fits = plain[:1].isalpha() and not keyword.iskeyword(plain) and plain != "self"
+    return plain if fits else f"input_{plain}"
 
 
 def in_32_bits(tensor: Any) -> Any:
     """The tensor; float32 instead of 16 bits."""
     return keras.ops.cast(tensor, "float32") if keras.backend.standardize_dtype(tensor.dtype) in HALF else tensor
+
+
+def _names(specs: Any, flat: list[InputSpec]) -> list[str]:
+    """What the inputs are called: by their keys if there are such, as callers of the model know them."""
+    if isinstance(specs, Mapping) and len(specs) == len(flat):
+        keys = {id(spec): str(key) for key, spec in specs.items()}
+        return [keys[id(spec)] for spec in flat]
+    return [spec.name for spec in flat]
 
 
 def _check(spec: InputSpec, name: str, names: list[str]) -> None:

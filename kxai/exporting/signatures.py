@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -44,7 +44,8 @@ def named(analyzer: Analyzer | Sequence[Analyzer] | Mapping[str, Analyzer]) -> d
     if isinstance(analyzer, Mapping):
         pairs = list(analyzer.items())
     else:
-        pairs = [(one.name if isinstance(one, Analyzer) else "", one) for one in analyzer]
+        several = analyzer if isinstance(analyzer, Iterable) else ()
+        pairs = [(one.name if isinstance(one, Analyzer) else "", one) for one in several]
     if not pairs or not all(isinstance(one, Analyzer) for _, one in pairs):
         raise ArgumentError(
             "There is nothing to export.",
@@ -59,6 +60,13 @@ def named(analyzer: Analyzer | Sequence[Analyzer] | Mapping[str, Analyzer]) -> d
             fix="export each model to a folder of its own.",
         )
     names = [f"{EXPLAIN}_{_word(str(name))}" for name, _ in pairs]
+    images = [name for name in names if name == EXPLAIN_IMAGE or name.startswith(f"{EXPLAIN_IMAGE}_")]
+    if images:
+        raise ExportError(
+            f"A signature called {images[0]} takes images as bytes.",
+            expected="a name that does not begin with 'image'",
+            received=", ".join(str(name) for name, _ in pairs),
+        )
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ExportError(
@@ -137,7 +145,15 @@ def _serving(explaining: Explaining) -> Concrete:
     def run(tensors: dict[str, Any]) -> dict[str, Any]:
         return dict(zip(names, interface.predicted(tensors), strict=True))
 
-    return _checked(Concrete(run, interface.inputs), f"model {interface.model.name!r}")
+    try:
+        function = Concrete(run, interface.inputs)
+    except Exception as error:  # of whatever the model's layers do
+        raise ExportError(
+            f"Model {interface.model.name!r} cannot be called in a graph.",
+            expected="a model whose predict() works",
+            received=f"{type(error).__name__}: {str(error).strip()}",
+        ) from error
+    return _checked(function, f"model {interface.model.name!r}")
 
 
 def _traced(function: Explaining | ImageExplaining, what: str) -> Concrete:

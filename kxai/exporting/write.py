@@ -15,9 +15,10 @@ import numpy as np
 from keras import tree
 
 from kxai.analyzers import Analyzer
+from kxai.arguments import check_flags
 from kxai.backend import saved_model
 from kxai.backend.saved_model import Concrete, TensorFacts
-from kxai.errors import ExportError
+from kxai.errors import ArgumentError, ExportError
 from kxai.exporting.facts import facts_of
 from kxai.exporting.folder import new_version, size_of
 from kxai.exporting.image import Image
@@ -92,7 +93,7 @@ def export(
     Args:
         analyzer: an analyzer, or several of one model, in a list or by name.
         path: folder of all versions of the model.
-        version: its number, >= 0, default 1.
+        version: its number, 0 to 2^63 - 1, default 1.
         target: explain this and no other: as :meth:`kxai.Analyzer.explain` takes it, the same for all samples. Then
             signatures have no input ``target``, and their output ``target`` is there for classes alone. Default None:
             the class is an input.
@@ -122,6 +123,9 @@ def export(
         >>> sorted(done.signatures["explain"].outputs)
         ['relevance', 'residual', 'score', 'target', 'y']
     """
+    check_flags(overwrite=overwrite)
+    if image is not None and not isinstance(image, Image):
+        raise ArgumentError("image is no Image.", expected="kxai.exporting.Image(...), or None", received=repr(image))
     analyzers = named(analyzer)
     model = next(iter(analyzers.values())).model
     names = interface(model, _sized(model, image) if example is None else example)

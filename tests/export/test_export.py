@@ -119,10 +119,33 @@ def test_inputs_are_named_as_the_models(tmp_path):
     assert "relevance" not in reply
 
 
-def test_names_that_no_argument_can_have_are_rewritten(tmp_path):
-    done = kxai.export(epsilon(dense("in-put.1")), tmp_path)
-    assert list(done.signatures["serving_default"].inputs) == ["in_put_1"]
-    assert loaded(done)("serving_default", in_put_1=models.numbers(4))["y"].shape == (4, 3)
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("in-put.1", "in_put_1"), ("a b", "a_b"), ("x:0", "x_0"), ("1st", "input_1st"), ("_x", "input__x"),
+        ("größe", "gr__e"), ("日本", "input___"), ("class", "input_class"), ("self", "input_self"),
+        ("x" * 500, "x" * 500),
+    ],
+)  # fmt: skip
+def test_names_that_no_argument_can_have_are_rewritten(name, written, tmp_path):
+    done = kxai.export(epsilon(dense(name)), tmp_path)
+    assert list(done.signatures["serving_default"].inputs) == [written]
+    assert loaded(done)("serving_default", **{written: models.numbers(4)})["y"].shape == (4, 3)
+
+
+@pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
+def test_inputs_in_a_dict_are_named_by_its_keys(tmp_path):
+    inputs = {"b/c": keras.Input((4,)), "a": keras.Input((2,))}
+    model = models.seeded(keras.Model(inputs, layers.Dense(3, name="y")(layers.Concatenate()(list(inputs.values())))))
+    done = kxai.export(epsilon(model), tmp_path)
+    assert {name: facts.shape for name, facts in done.signatures["serving_default"].inputs.items()} == {
+        "a": (None, 2), "b_c": (None, 4),
+    }  # fmt: skip
+    x = {"a": models.numbers(2), "b/c": models.numbers(4, seed=1)}
+    reply = loaded(done)("explain", a=x["a"], b_c=x["b/c"], target=np.zeros(4, np.int32))
+    live = epsilon(model).explain(x, 0)
+    for name, key in (("relevance_a", "a"), ("relevance_b_c", "b/c")):
+        np.testing.assert_allclose(reply[name], live.relevance[key], rtol=1e-5, atol=1e-7)
 
 
 def test_an_output_that_is_called_like_a_tensor_of_the_explanation(tmp_path):
@@ -260,12 +283,34 @@ def served(tmp_path_factory):
         (np.ones((2, 4), np.float32), [0], "target: one class per sample"),
         (np.float32([[0, 0, np.nan, 0]]), [0], "input 'x' is not finite"),
         (np.float32([[0, 0, np.inf, 0]]), [0], "input 'x' is not finite"),
+        (np.ones((0, 4), np.float32), [], "input x is empty"),
     ],
 )
 def test_wrong_numbers_fail_with_a_message(x, target, text, served):
     with pytest.raises(FAILURE, match=text):
         served("explain", x=x, target=np.int32(target))
     served("serving_default", x=x)
+
+
+def test_shapes_of_the_signature_are_kept(tmp_path):
+    # Global pooling would take any size, and a flat input hides a missing axis.
+    stack = [layers.Conv2D(2, 3), layers.GlobalAveragePooling2D(), layers.Dense(2, name="y")]
+    model = models.seeded(keras.Sequential([keras.Input((6, 6, 1), name="x"), *stack]))
+    call = loaded(kxai.export(epsilon(model), tmp_path))
+    for shape in ((2, 7, 7, 1), (2, 6, 6), (2, 6, 6, 2)):
+        for signature, target in (("serving_default", {}), ("explain", {"target": np.zeros(2, np.int32)})):
+            with pytest.raises(FAILURE, match="not compatible with expected shape"):
+                call(signature, x=np.ones(shape, np.float32), **target)
+    with pytest.raises(FAILURE, match="not compatible with expected shape"):
+        call("explain", x=np.ones((2, 6, 6, 1), np.float32), target=np.zeros((2, 1), np.int32))
+
+
+def test_inputs_of_different_lengths_fail_with_a_message(tmp_path):
+    case = models.dict_inputs()
+    call = loaded(kxai.export(epsilon(case.model), tmp_path))
+    x = {"age": case.inputs["age"][:1], "text": case.inputs["text"]}
+    with pytest.raises(FAILURE, match="input text: as many samples as the other inputs"):
+        call("explain", **x, target=np.zeros(1, np.int32))
 
 
 def test_results_that_are_not_finite_fail_with_a_message(tmp_path):
@@ -334,6 +379,11 @@ def test_methods_outside_of_tensorflow_say_so(tmp_path):
     [
         (lambda: [], ArgumentError, "nothing to export"),
         (lambda: ["lrp.epsilon"], ArgumentError, "nothing to export"),
+        (dense, ArgumentError, "nothing to export"),
+        (lambda: None, ArgumentError, "nothing to export"),
+        (lambda: {"image": epsilon(dense())}, ExportError, "explain_image takes images as bytes"),
+        (lambda: {"image.x": epsilon(dense())}, ExportError, "explain_image_x takes images as bytes"),
+        (lambda: epsilon(dense(output="a b")), ExportError, "cannot be called in a graph"),
         (lambda: [epsilon(dense()), epsilon(dense())], ArgumentError, "belong to different models"),
         (lambda: [epsilon(one := dense()), epsilon(one)], ExportError, "both be called explain_lrp_epsilon"),
         (lambda: {"a.b": epsilon(one := dense()), "a-b": epsilon(one)}, ExportError, "both be called explain_a_b"),
@@ -345,6 +395,16 @@ def test_methods_outside_of_tensorflow_say_so(tmp_path):
 def test_refused(analyzers, error, text, tmp_path):
     with pytest.raises(error, match=text):
         kxai.export(analyzers(), tmp_path / "new" / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [({"image": "unit"}, "image is no Image"), ({"overwrite": "no"}, "overwrite is a switch")],
+)
+def test_wrong_arguments(options, text, tmp_path):
+    with pytest.raises(ArgumentError, match=text):
+        kxai.export(epsilon(dense()), tmp_path / "new", **options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -466,6 +526,25 @@ def test_a_saved_model_that_was_loaded_as_a_black_box(tmp_path):
     np.testing.assert_allclose(reply["relevance"], analyzer.explain(x, [0, 1, 2, 0]).relevance, rtol=1e-6)
 
 
+def test_an_export_can_be_loaded_as_a_black_box(tmp_path):
+    model, x = dense(), models.numbers(4)
+    done = kxai.export([kxai.IntegratedGradients(model), kxai.SmoothGrad(model)], tmp_path)
+    np.testing.assert_allclose(
+        kxai.Gradient(kxai.load(done.path, endpoint="serving_default")).explain(x, 1).relevance,
+        kxai.Gradient(model).explain(x, 1).relevance,
+        rtol=1e-6,
+    )
+
+
+def test_references_of_one_number_take_no_space(tmp_path):
+    model = dense(size=4000)
+    number, array = (
+        kxai.export(kxai.IntegratedGradients(model, baseline), tmp_path, version, warmup=False).size
+        for version, baseline in enumerate((0.5, np.linspace(0, 1, 4000)))
+    )
+    assert array - number > 4 * 4000 - 1000
+
+
 def test_an_export_does_not_tell_where_it_was_made(tmp_path):
     done = kxai.export(epsilon(dense()), tmp_path)
     for file in done.path.rglob("*"):
@@ -477,7 +556,7 @@ def test_an_export_does_not_tell_where_it_was_made(tmp_path):
 # Folders
 
 
-@pytest.mark.parametrize("version", [-1, True, "1", 1.0])
+@pytest.mark.parametrize("version", [-1, True, "1", 1.0, 2**63])
 def test_versions_are_whole_numbers(version, tmp_path):
     with pytest.raises(ArgumentError, match="version is out of range"):
         kxai.export(epsilon(dense()), tmp_path, version=version)
@@ -499,6 +578,26 @@ def test_a_file_is_no_folder_of_versions(tmp_path):
     (tmp_path / "model").write_text("")
     with pytest.raises(ExportError, match="is a file"):
         kxai.export(epsilon(dense()), tmp_path / "model")
+
+
+def test_a_version_that_is_a_broken_link(tmp_path):
+    (tmp_path / "1").symlink_to("gone")
+    with pytest.raises(ExportError, match="is there already"):
+        kxai.export(epsilon(dense()), tmp_path)
+    done = kxai.export(epsilon(dense()), tmp_path, overwrite=True)
+    assert done.path.is_dir()
+    assert not done.path.is_symlink()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    def save(*arguments, **options):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.saved_model, "save", save)
+    with pytest.raises(OSError, match="No space left on device"):
+        kxai.export(epsilon(dense()), tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("before", [False, True])

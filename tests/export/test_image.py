@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import keras
 import numpy as np
@@ -40,6 +42,24 @@ def file(image, kind="PNG", **options):
     stream = io.BytesIO()
     Picture.fromarray(image if image.shape[-1] == 3 else image[..., 0]).save(stream, kind, **options)
     return stream.getvalue()
+
+
+def saved(picture, kind="PNG", **options):
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def deep_png(image):
+    """16 bits per channel, which Pillow does not write."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, _ = image.shape
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in image))
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def explain(done, files, target=None):
@@ -124,11 +144,61 @@ def test_several_analyzers(tmp_path):
     assert explain(done, [file(pixels(9, 7, 3))])["overlay_png_bytes"].shape == (1,)
 
 
-@pytest.mark.parametrize("data", [b"", b"no image", file(pixels(9, 7, 3))[:60]])
-def test_bytes_that_are_no_image_fail(data, tmp_path):
-    done = kxai.export(kxai.LRP(cnn(), "epsilon"), tmp_path, image=Image("unit"))
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        explain(done, [data])
+def png_of_size(height, width):
+    """A small file that says that it is large."""
+    data = bytearray(file(pixels(9, 7, 3)))
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+def jpeg_of_size(height, width):
+    data = bytearray(file(pixels(9, 7, 3), "JPEG"))
+    place = data.index(b"\xff\xc0") + 5
+    data[place : place + 4] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    return kxai.export(kxai.LRP(cnn(), "epsilon"), tmp_path_factory.mktemp("served"), image=Image("unit"))
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", "neither a JPEG nor a PNG"),
+        (b"no image", "neither a JPEG nor a PNG"),
+        (file(pixels(9, 7, 3), "BMP"), "neither a JPEG nor a PNG"),
+        (file(pixels(9, 7, 3), "GIF"), "neither a JPEG nor a PNG"),
+        (file(pixels(9, 7, 3))[:20], "PNG file without a header"),
+        (file(pixels(9, 7, 3))[:60], "Invalid PNG"),
+        (file(pixels(9, 7, 3), "JPEG")[:400], "JPEG"),
+        (png_of_size(30000, 30000), "more than 67108864 pixels"),
+        (png_of_size(2**31 + 1, 1), "more than 67108864 pixels"),
+        (png_of_size(0, 5), "Invalid PNG"),
+        (jpeg_of_size(60000, 60000), "more than 67108864 pixels"),
+    ],
+)
+def test_bytes_that_are_no_image_fail(data, text, served):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=text):
+        explain(served, [file(pixels(9, 7, 3)), data])
+
+
+def test_files_of_every_kind_and_size_in_one_batch(served):
+    image = pixels(9, 7, 3)
+    opaque = Picture.fromarray(image)
+    faint = opaque.convert("RGBA")
+    faint.putalpha(100)
+    deep = (image.astype(np.uint16) * 257).astype(">u2")
+    files = [file(image), saved(faint), deep_png(deep), saved(opaque.convert("CMYK"), "JPEG", quality=100),
+             saved(opaque.convert("L"), "JPEG", quality=100), file(pixels(40, 3, 3))]  # fmt: skip
+    read = backend.to_numpy(pictures.decoded(tf.constant(files), (9, 7, 3))).astype(int)
+    for same in read[:3]:
+        np.testing.assert_array_equal(same, image)
+    assert np.abs(read[3] - image).mean() < 4  # JPEG, with colours at half the resolution
+    assert np.abs(read[4] - np.asarray(opaque.convert("L")).astype(int)[..., None]).max() <= 4
+    assert len(explain(served, files)["relevance"]) == len(files)
 
 
 @pytest.mark.parametrize("clip", [100, 99.5, 90, 50.0, 0.01])
@@ -162,6 +232,9 @@ def test_one_pixel():
         ((None,), "Unknown preprocess"),
         (("unit", (3,)), "size is out of range"),
         (("unit", (3, 0)), "size is out of range"),
+        (("unit", 3), "size is out of range"),
+        (("unit", None, "much"), "clip is out of range"),
+        (("unit", None, 99.5, None), "opacity is out of range"),
         (("unit", None, 0), "clip is out of range"),
         (("unit", None, 101), "clip is out of range"),
         (("unit", None, 99.5, 1.5), "opacity is out of range"),
