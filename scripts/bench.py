@@ -20,6 +20,10 @@ examples:
   scripts/bench --methods lrp.epsilon lrp.z_plus --rounds 15 --json result.json
   scripts/bench --models VGG16 ResNet50 --batch 8 --peers --json peers.json
   scripts/bench --models Small --size 32 --batch 2 --rounds 1 --peers captum
+
+other measurements, each with a --help of its own:
+  scripts/bench --export      the size of exports, and the latency of explain beside serving_default
+  scripts/bench --callback    what explanations add to an epoch of training
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ turns, round by round, each with its own copy of the network and after one warm-
 moods. The table shows how long an epoch takes and how much of it is the callback: medians and ranges.
 
 examples:
-  python -m scripts.bench_callback
-  python -m scripts.bench_callback --rounds 15 --samples 256 --json callback.json
+  scripts/bench --callback
+  scripts/bench --callback --rounds 15 --samples 256 --json callback.json
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
 TRAINING_SAMPLES = 1347  # of scikit-learn's digits
 BATCH = 32
 WITHOUT = "without"
@@ -30,16 +33,20 @@ WITHOUT = "without"
 def main() -> int:
     """Print the table and return the exit code."""
     summary, _, details = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(description=summary, epilog=details, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench --callback", description=summary, epilog=details,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="repetitions (9)")
     parser.add_argument("--samples", type=int, default=64, metavar="N", help="samples that are explained (64)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
+    parser.add_argument("--folder", type=Path, default=Path(), help=argparse.SUPPRESS)  # where the caller stands
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     found = measured(arguments.rounds, arguments.samples)
     print(table(found))
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        (arguments.folder / arguments.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -4,8 +4,8 @@ A model with random weights is exported with each method alone and loaded as any
 signature runs once, from array to array, and is compared with serving_default of the same round. Sizes are those of
 all files; "plain" has serving_default alone. What explanations add does not depend on how many weights there are.
 
-  scripts/bench_export --models digits
-  scripts/bench_export --models MobileNetV2 --methods lrp.epsilon grad_cam --batch 1 --rounds 31 --json result.json
+  scripts/bench --export --models digits
+  scripts/bench --export --models MobileNetV2 --methods lrp.epsilon grad_cam --batch 1 --rounds 31 --json result.json
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     summary, _, details = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser(
-        prog="scripts/bench_export", description=summary, epilog=details, formatter_class=argparse.RawTextHelpFormatter
-    )
+        prog="scripts/bench --export", description=summary, epilog=details,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )  # fmt: skip
     add = parser.add_argument
     models, methods = f"of keras.applications, or {DIGITS}", "as kxai.methods() lists them"
     add("--models", nargs="+", default=MODELS, metavar="NAME", help=f"{models} ({' '.join(MODELS)})")
