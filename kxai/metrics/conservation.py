@@ -60,7 +60,7 @@ def check_epsilon(epsilon: object) -> None:
     Example:
         >>> check_epsilon(1e-6)
     """
-    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 < epsilon < float("inf"):
+    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float, np.number)) or not 0 < epsilon < float("inf"):
         raise ArgumentError("epsilon is out of range.", expected="a finite number > 0", received=repr(epsilon))
 
 

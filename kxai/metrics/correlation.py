@@ -12,7 +12,7 @@ from kxai.arguments import check_flags
 from kxai.errors import ArgumentError
 from kxai.explanation import Explanation
 from kxai.metrics.metric import Measurement, Metric, flat
-from kxai.nest import Nest
+from kxai.nest import Nest, describe, map_leaves
 
 
 def spearman(first: Nest, second: Nest, absolute: bool = False) -> np.ndarray:
@@ -30,7 +30,7 @@ def spearman(first: Nest, second: Nest, absolute: bool = False) -> np.ndarray:
         float64 ``(batch,)``, in [-1, 1]; NaN where all values of a sample are equal in one of the two.
 
     Raises:
-        ArgumentError: the shapes differ, or this is no relevance of a batch.
+        ArgumentError: structures or shapes differ, or this is no relevance of a batch.
 
     Example:
         >>> spearman(np.array([[1.0, 2.0, 9.0]]), np.array([[5.0, 5.0, 7.0]])).round(6)
@@ -55,7 +55,7 @@ def spearman_matrix(relevances: Sequence[Nest], absolute: bool = False) -> np.nd
         two.
 
     Raises:
-        ArgumentError: the shapes differ, or this is no relevance of a batch.
+        ArgumentError: structures or shapes differ, or this is no relevance of a batch.
 
     Example:
         >>> spearman_matrix([np.array([[1.0, 2.0, 9.0]]), np.array([[5.0, 4.0, 3.0]])])
@@ -63,13 +63,15 @@ def spearman_matrix(relevances: Sequence[Nest], absolute: bool = False) -> np.nd
                 [-1.,  1.]]])
     """
     check_flags(absolute=absolute)
-    rows = [flat(relevance) for relevance in relevances]
-    if len({row.shape for row in rows}) != 1:
+    # Values are compared by the names of their inputs, in whatever order a dict holds these.
+    ordered = [map_leaves(lambda _, part: part, relevances[0], relevance) for relevance in relevances]
+    if len(set(map(describe, ordered))) != 1:
         raise ArgumentError(
             "The relevances do not fit.",
-            expected="the same number of values for the same number of samples",
-            received=f"{' and '.join(map(str, (row.shape for row in rows))) or 'none'} (samples, values)",
+            expected="at least one, all of one structure and one shape",
+            received=" and ".join(map(describe, ordered)) or "none",
         )
+    rows = [flat(relevance) for relevance in ordered]
     ranks = np.stack([_centred_ranks(np.abs(row) if absolute else row) for row in rows], axis=1)
     products = ranks @ ranks.swapaxes(1, 2)
     squares = np.diagonal(products, axis1=1, axis2=2)

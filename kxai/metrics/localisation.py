@@ -122,7 +122,10 @@ def checked_masks(masks: Any) -> np.ndarray:
         >>> checked_masks([[0, 1]])
         array([[False,  True]])
     """
-    array = np.asarray(masks)
+    try:
+        array = np.asarray(masks)
+    except ValueError as error:
+        raise ArgumentError("Masks have rows of different lengths.", received=str(error)) from error
     binary = array.dtype.kind in "biuf" and array.ndim >= 2 and array.size > 0
     if not binary or not ((array == 0) | (array == 1)).all():
         raise ArgumentError(
@@ -145,7 +148,10 @@ def _pooled(relevance: np.ndarray, masks: np.ndarray, pooling: str) -> tuple[np.
             expected="finite relevance (batch, *sizes, channels) and masks (batch, *sizes)",
             received=f"relevance {relevance.shape} and masks {inside.shape}",
         )
-    return POOLINGS[pooling](relevance).reshape(len(relevance), -1), inside.reshape(len(inside), -1)
+    # Shares do not depend on the scale; a power of two takes it off without rounding, and no square over- or underflows.
+    largest = np.abs(relevance).max(axis=tuple(range(1, relevance.ndim)), keepdims=True, initial=0.0)
+    pooled = POOLINGS[pooling](np.ldexp(relevance, -np.frexp(largest)[1]))
+    return pooled.reshape(len(relevance), -1), inside.reshape(len(inside), -1)
 
 
 @dataclass(frozen=True)

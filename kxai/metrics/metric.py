@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -78,6 +79,9 @@ class Measurement:
     def _defined(self) -> np.ndarray:
         return self.values[~np.isnan(self.values)]
 
+    def __reduce__(self) -> tuple:
+        return Measurement, (self.name, self.values, self.chance, dict(self.config))
+
     def __repr__(self) -> str:
         undefined = f", undefined={self.undefined}" if self.undefined else ""
         return f"Measurement({self.name!r}, samples={len(self)}, mean={self.mean:.4g}{undefined})"
@@ -123,6 +127,14 @@ class Metric(ABC):
                 expected=", ".join(f"{name}=" for name in self.needs) or "an explanation alone",
                 received=", ".join(f"{name}=" for name in given) or "an explanation alone",
             )
+        for what in (explanation, given.get("other", explanation)):
+            if not isinstance(what, Explanation):
+                raise ArgumentError(
+                    f"The metric {self.name} measures explanations.",
+                    expected="a kxai.Explanation",
+                    received=type(what).__name__,
+                    fix="for arrays, the functions of kxai.metrics, such as kxai.metrics.entropy.",
+                )
         return self._measured(explanation, **given)
 
     @abstractmethod
@@ -149,12 +161,15 @@ def flat(relevance: nest.Nest) -> np.ndarray:
         >>> flat([np.ones((2, 3)), np.zeros((2, 2, 2))]).shape
         (2, 7)
     """
-    parts = [np.asarray(part, np.float64) for part in nest.leaves(relevance)]
-    if not parts or any(part.ndim == 0 or len(part) != len(parts[0]) for part in parts):
+    given = [np.asarray(part) for part in nest.leaves(relevance)]
+    if not given or any(p.dtype.kind not in "biuf" or p.ndim == 0 or len(p) != len(given[0]) for p in given):
         raise ArgumentError(
-            "This is no relevance of a batch.", expected="(batch, ...) throughout", received=nest.describe(relevance)
+            "This is no relevance of a batch.",
+            expected="real numbers (batch, ...) throughout",
+            received=f"{nest.describe(relevance)} of {', '.join(str(part.dtype) for part in given) or 'nothing'}",
         )
-    rows = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+    parts = [part.astype(np.float64).reshape(len(part), math.prod(part.shape[1:])) for part in given]
+    rows = np.concatenate(parts, axis=1)
     if not np.isfinite(rows).all():
         raise ArgumentError("Relevance is not finite.", expected="finite numbers", received="NaN or infinity")
     return rows

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -289,3 +291,56 @@ def test_standard_error():
 def test_wrong_arguments(wrong, text):
     with pytest.raises(ArgumentError, match=text):
         wrong()
+
+
+# Odd numbers and odd arguments
+
+
+@pytest.mark.parametrize("pooling", metrics.POOLINGS)
+@pytest.mark.parametrize("power", [-1000, 1000])
+def test_accuracies_do_not_depend_on_the_scale(pooling, power):
+    # Powers of two are exact, and their squares lie beyond float64.
+    for accuracy in (metrics.mass_accuracy, metrics.rank_accuracy):
+        expected = accuracy(RELEVANCE, MASKS, pooling)
+        np.testing.assert_array_equal(accuracy(np.ldexp(RELEVANCE, power), MASKS, pooling), expected)
+
+
+def test_correlation_goes_by_the_names_of_inputs():
+    one, other = RANDOM.normal(size=(2, 3)), RANDOM.normal(size=(2, 5))
+    assert metrics.spearman({"a": one, "b": other}, {"b": other, "a": one}).tolist() == [1.0, 1.0]
+    # As many values, yet others.
+    for first, second in ((np.ones((1, 2, 3)), np.ones((1, 3, 2))), ({"a": one}, {"b": one}), ([one, other], one)):
+        with pytest.raises(ArgumentError, match="do not fit|different structure"):
+            metrics.spearman(first, second)
+
+
+def test_no_samples_have_no_numbers():
+    none = np.zeros((0, 3))
+    assert metrics.entropy(none).shape == metrics.spearman(none, none).shape == (0,)
+
+
+@pytest.mark.parametrize("relevance", [[["a"]], np.array([[1 + 2j]]), None])
+def test_what_is_no_relevance(relevance):
+    with pytest.raises(ArgumentError, match="This is no relevance of a batch(.|\n)*real numbers"):
+        metrics.entropy(relevance)
+
+
+def test_ragged_masks():
+    with pytest.raises(ArgumentError, match="Masks have rows of different lengths"):
+        metrics.chance([[1], [1, 0]])
+
+
+def test_metrics_measure_explanations_alone():
+    with pytest.raises(ArgumentError, match="entropy measures explanations(.|\n)*ndarray(.|\n)*kxai.metrics.entropy"):
+        metrics.Entropy()(RELEVANCE)
+    with pytest.raises(ArgumentError, match="rank_correlation measures explanations"):
+        metrics.RankCorrelation()(explained(RELEVANCE), other=RELEVANCE)
+
+
+def test_measurements_are_pickled_and_copied():
+    measured = metrics.RelevanceMass()(explained(RELEVANCE), masks=MASKS)
+    for other in (pickle.loads(pickle.dumps(measured)), copy.deepcopy(measured)):
+        np.testing.assert_array_equal(other.values, measured.values)
+        np.testing.assert_array_equal(other.chance, measured.chance)
+        assert (other.name, other.config) == (measured.name, measured.config)
+        assert not other.values.flags.writeable
