@@ -6,8 +6,9 @@ import difflib
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -98,14 +99,31 @@ def write_archive(path: str | os.PathLike, text: str, arrays: dict[str, np.ndarr
                 received=f"dtype {array.dtype}",
             )
     members: dict[str, Any] = {TEXT: np.frombuffer(text.encode(), dtype=np.uint8), **arrays}
+    write_whole(path, lambda stream: np.savez(stream, **members))
+    return path
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Writes a file, all of it or nothing; one that is there is replaced once the new one is complete.
+
+    Args:
+        path: where.
+        write: writes the content into a stream.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_whole(Path(folder) / "a.txt", lambda stream: stream.write(b"whole"))
+        ...     (Path(folder) / "a.txt").read_text()
+        'whole'
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as stream:
-            np.savez(stream, **members)
+            write(stream)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-    return path
 
 
 def read_archive(path: str | os.PathLike, what: str) -> tuple[str, dict[str, np.ndarray]]:

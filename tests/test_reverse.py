@@ -259,3 +259,18 @@ def test_ids_may_be_floats():
     model = keras.Model(ids, keras.layers.Dense(1, use_bias=False)(keras.layers.Flatten()(embedded)))
     explanation = kxai.explain(model, np.array([[1.0, 4.0, 2.0]], "float32"), "lrp.zero", target=0)
     np.testing.assert_allclose(explanation.relevance.sum(1), explanation.score, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["lrp.epsilon", "integrated_gradients", "deeplift", "fullgrad"])
+def test_new_variables_of_a_layer_are_followed(method):
+    keras.utils.set_random_seed(1)
+    head = layers.Dense(3)
+    model = keras.Sequential([layers.Input((6, 6, 1)), layers.Conv2D(2, 3, activation="relu"), layers.Flatten(), head])
+    analyzer = kxai.create_analyzer(method, model)
+    x = np.random.default_rng(0).random((2, 6, 6, 1), np.float32)
+    before = analyzer.explain(x, target=0).relevance
+    head.enable_lora(2)
+    head.lora_kernel_b.assign(np.random.default_rng(1).normal(size=head.lora_kernel_b.shape))
+    found = analyzer.explain(x, target=0).relevance
+    np.testing.assert_array_equal(found, kxai.explain(model, x, method, target=0).relevance)
+    assert np.abs(found - before).max() > 0.01 * np.abs(before).max()

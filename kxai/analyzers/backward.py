@@ -134,7 +134,9 @@ class BackwardAnalyzer(Analyzer):
                 self._check_rule(node, rule)
             return plan
 
-        key = tuple((spec.shape, spec.dtype) for spec in tree.flatten(specs))
+        # Other variables, as of layer.enable_lora or model.quantize, are another graph; other values of them are not.
+        variables = frozenset(map(id, self._model.weights))
+        key = (variables, *((spec.shape, spec.dtype) for spec in tree.flatten(specs)))
         with self._lock:
             return remembered(self._plans, key, make)
 
@@ -147,7 +149,7 @@ class BackwardAnalyzer(Analyzer):
         resolved = self._targeted(graph, target, count)
         keep = expand_globs(globs, plan)
         explained = [graph.explained[part.output] for part in resolved.parts] or list(graph.explained)
-        key = (tuple(spec.shape for spec in tree.flatten(specs)), resolved.form, keep, audit)
+        key = (plan, resolved.form, keep, audit)
         with self._lock:
             program = remembered(self._programs, key, lambda: self.compiled(plan, resolved, explained, keep, audit))
 

@@ -138,7 +138,7 @@ class DifferenceAnalyzer(BackwardAnalyzer):
                 jit=self._jit, traced=self._count_trace, references=specs,
             )  # fmt: skip
 
-        key = (tuple(edge.shape for edge in plan.graph.inputs), target.form, keep, audit, one, bool(known))
+        key = (plan, target.form, keep, audit, one, bool(known))
         with self._lock:
             return remembered(self._comparisons, key, make)
 
@@ -147,7 +147,7 @@ class DifferenceAnalyzer(BackwardAnalyzer):
             return ReferenceValues(plan, _reference_specs(plan, 1), jit=self._jit, traced=self._count_trace)
 
         with self._lock:
-            return remembered(self._references, tuple(edge.shape for edge in plan.graph.inputs), make)
+            return remembered(self._references, plan, make)
 
 
 def _reference_specs(plan: Plan, samples: int | None) -> list[Spec]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
+from kxai import backend, nest, plots
 from kxai import metrics as family
-from kxai import nest, plots
+from kxai.callbacks.methods import word
 from kxai.callbacks.samples import Samples
 from kxai.errors import ArgumentError, TargetError, UnknownNameError
 from kxai.metrics.localisation import checked_masks
@@ -49,21 +53,23 @@ def batches(freq: Any) -> int | None:
     return int(freq)
 
 
-def target(given: Any, samples: Samples) -> Any:
+def target(given: Any, samples: Samples, output: str | None = None) -> Any:
     """The target for the samples.
 
     Args:
         given: "label", or as of :meth:`kxai.Analyzer.explain`, with entries for all validation samples.
         samples: the samples.
+        output: of the model, to which this belongs; default None, not said.
 
     Raises:
         TargetError: the labels are no classes, or rows differ in length.
         InputError: class indices are not one per sample.
     """
     if isinstance(given, str) and given == "label":
-        return samples.classes()
+        return samples.classes(output)
     if isinstance(given, Mapping):
-        return {name: given[name] if isinstance(given[name], str) else target(given[name], samples) for name in given}
+        return {name: target(given[name], samples, name) for name in given}
+    given = backend.to_numpy(given) if keras.ops.is_tensor(given) else given
     if not isinstance(given, (np.ndarray, list)):
         return given  # one for all samples
     try:
@@ -130,7 +136,23 @@ def metrics(given: Any, known_masks: np.ndarray | None) -> tuple[family.Metric, 
     return tuple(given)
 
 
-def check_pictures(log_dir: Any, formats: Any, max_images: int, **options: Any) -> None:
+def folder(log_dir: Any) -> Path | None:
+    """Where things are written, whatever becomes of the working directory; None: nowhere.
+
+    Args:
+        log_dir: a folder of this machine, or None.
+
+    Raises:
+        ArgumentError: it is something else.
+    """
+    if log_dir is None:
+        return None
+    if not isinstance(log_dir, (str, os.PathLike)) or "://" in (path := str(os.fspath(log_dir))):
+        raise ArgumentError("log_dir is no folder of this machine.", expected="a path, or None", received=repr(log_dir))
+    return Path(path).absolute()
+
+
+def check_pictures(log_dir: Path | None, formats: Any, max_images: int, **options: Any) -> None:
     """Raise ArgumentError if formats are unknown, or something about pictures has no effect.
 
     Args:
@@ -145,6 +167,16 @@ def check_pictures(log_dir: Any, formats: Any, max_images: int, **options: Any) 
         )
     if log_dir is None and set(formats) != set(FORMATS):
         raise ArgumentError("formats has no effect.", expected="log_dir=, a folder", received="log_dir=None")
+    if log_dir is not None and "tensorboard" not in formats and not max_images:
+        raise ArgumentError(
+            "log_dir has no effect: nothing is written.",
+            expected="the format tensorboard, or max_images > 0",
+            received=f"formats={formats!r}, max_images=0",
+        )
+    if options.get("clip") is not None and isinstance(options.get("scale"), (int, float)):
+        raise ArgumentError(
+            "clip has no effect: the scale is given.", expected="one of clip and scale", received=f"{options['clip']!r}"
+        )
     useless = [name for name, value in options.items() if value is not None]
     if useless and (log_dir is None or not max_images):
         raise ArgumentError(
@@ -152,6 +184,16 @@ def check_pictures(log_dir: Any, formats: Any, max_images: int, **options: Any) 
             expected="log_dir=, a folder, and max_images > 0",
             received=f"log_dir={log_dir!r}, max_images={max_images}",
         )
+
+
+def check_name(name: object) -> None:
+    """Raise ArgumentError unless this is one word.
+
+    Args:
+        name: what names in logs and a folder begin with.
+    """
+    if not isinstance(name, str) or not name or word(name) != name:
+        raise ArgumentError("name is no word.", expected="letters, digits and underscores", received=repr(name))
 
 
 def check_names(scale: Any, methods: Sequence[str] | Mapping[str, Any]) -> None:

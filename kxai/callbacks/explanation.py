@@ -14,8 +14,9 @@ from kxai.callbacks import arguments
 from kxai.callbacks.faults import Faults
 from kxai.callbacks.journal import Journal
 from kxai.callbacks.methods import binders, word
-from kxai.callbacks.pictures import Panel, Pictures, Undrawable
+from kxai.callbacks.pictures import CLIP, Panel, Pictures, Undrawable
 from kxai.callbacks.samples import Samples
+from kxai.errors import ArgumentError
 from kxai.explanation import Explanation
 from kxai.metrics import Metric
 
@@ -24,9 +25,9 @@ from kxai.metrics import Metric
 class ExplanationCallback(keras.callbacks.Callback):
     """Explains a few validation samples again and again while a model learns.
 
-    Pictures and numbers go to ``log_dir/explanations``: an event file for TensorBoard (which need not be installed for
-    that) and PNG files. The numbers also go into Keras' ``logs`` as ``val_explanation_<metric>``, or
-    ``val_explanation_<method>_<metric>`` if there are several methods (all but letters and digits of a name becomes
+    Pictures and numbers go to ``log_dir/<name>``: an event file for TensorBoard (which need not be installed for that)
+    and PNG files. The numbers also go into Keras' ``logs`` as ``val_<name>_<metric>``, or
+    ``val_<name>_<method>_<metric>`` if there are several methods (all but letters and digits of a method's name becomes
     ``_``), so that ``History`` holds them and callbacks that stand **after** this one can monitor them;
     ``EarlyStopping`` and ``ModelCheckpoint`` need their ``mode`` for it. A number is the mean over the samples that
     have one, and is left out if none has.
@@ -42,9 +43,9 @@ class ExplanationCallback(keras.callbacks.Callback):
             dataset that the model is trained on.
         method: a method's name, a Composite, a list of these, or a dict: a method's name -> its hyperparameters, or a
             name of your own -> a function of the model that returns an analyzer. Default "lrp.epsilon_plus".
-        target: what is explained: ``"label"``, the class that the labels say; else see
-            :meth:`kxai.Analyzer.explain`, with arrays for all validation samples or for those explained. Default None,
-            the class that the model predicts at the moment.
+        target: what is explained: ``"label"``, the class that the labels say (an output of one unit has the class 0
+            alone); else see :meth:`kxai.Analyzer.explain`, with arrays for all validation samples or for those
+            explained. Default None, the class that the model predicts at the moment.
         freq: ``"epoch"`` (default), or a number of batches, >= 1, counted through the epochs of a ``fit``; if several
             are run in one step (``steps_per_execution``), after the step that reaches it. ``logs`` then hold the latest
             numbers.
@@ -58,9 +59,11 @@ class ExplanationCallback(keras.callbacks.Callback):
         images: for models that take prepared images: the images to show, ``(samples, height, width[, 1|3])``, for
             several inputs a dict of such by the input's name; default None, the inputs themselves.
         scale: bound of the colours, > 0, or a dict of bounds by method; default None, from the first picture.
-        clip: percentile of the magnitudes that becomes the scale, (0, 100]; default 99.5.
+        clip: percentile of the magnitudes that becomes the scale where none is given, (0, 100]; default 99.5.
         formats: ``"tensorboard"`` and ``"png"``, where pictures and numbers go; default both.
         batch_size: samples computed at once, >= 1; default 32.
+        name: a word that begins the numbers' names and names the folder; default "explanation". Two of these callbacks
+            in one training need two.
         on_error: ``"warn"`` (default): what fails is said in a :class:`kxai.KxaiWarning`, once per kind, and the
             training goes on; ``"raise"``: it stops.
 
@@ -81,8 +84,9 @@ class ExplanationCallback(keras.callbacks.Callback):
     def __init__(
         self, validation_data: Any, method: Any = "lrp.epsilon_plus", target: Any = None, freq: str | int = "epoch",
         log_dir: Any = None, *, max_images: int = 8, samples: int = 64, metrics: Sequence[Metric] | None = None,
-        masks: Any = None, images: Any = None, scale: float | Mapping[str, float] | None = None, clip: float = 99.5,
-        formats: Sequence[str] = ("tensorboard", "png"), batch_size: int = 32, on_error: str = "warn",
+        masks: Any = None, images: Any = None, scale: float | Mapping[str, float] | None = None, clip: float = CLIP,
+        formats: Sequence[str] = ("tensorboard", "png"), batch_size: int = 32, name: str = "explanation",
+        on_error: str = "warn",
     ) -> None:  # fmt: skip
         super().__init__()
         arguments.check_counts(samples=samples, batch_size=batch_size)
@@ -94,17 +98,22 @@ class ExplanationCallback(keras.callbacks.Callback):
         self._target = arguments.target(target, self._samples)
         self._masks = arguments.masks(masks, self._samples)
         self._metrics = arguments.metrics(metrics, self._masks)
-        arguments.check_pictures(log_dir, formats, max_images, images=images, scale=scale)
+        arguments.check_name(name)
+        folder, own_clip = arguments.folder(log_dir), None if clip == CLIP else clip
+        arguments.check_pictures(folder, formats, max_images, images=images, scale=scale, clip=own_clip)
         arguments.check_names(scale, self._binders)
         self._batch_size = batch_size
         self._pictures = Pictures(max_images, scale, clip)
-        self._journal = None if log_dir is None else Journal(log_dir, tuple(formats))
+        self._name = name
+        self._journal = None if folder is None else Journal(folder / name, tuple(formats))
         self._images = arguments.images(images, self._samples)
         self._bound: Any = None  # the model that the analyzers are of
         self._analyzers: dict[str, Analyzer] = {}
         self._explanations: dict[str, Explanation] = {}
         self._numbers: dict[str, float] = {}
+        self._told: dict[str, float] = {}
         self._done = self._before = 0
+        self._fresh = True
         # Keras may call what runs per batch in another thread; with "epoch" there is nothing that runs.
         self.async_safe = self._every is None
 
@@ -119,7 +128,7 @@ class ExplanationCallback(keras.callbacks.Callback):
         return MappingProxyType(self._explanations)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Begins a run; explains a built model for the first comparison.
+        """Begins a run.
 
         Args:
             logs: not used.
@@ -127,7 +136,18 @@ class ExplanationCallback(keras.callbacks.Callback):
         self._faults.forget()
         self._explanations, self._numbers = {}, {}
         self._done = self._before = 0
-        if self.model.built and any("other" in metric.needs for metric in self._metrics):
+        self._fresh = True
+        self._close()  # what an interrupted run has left open
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Explains a built model for the first comparison: by now all callbacks have begun, and restored its weights.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            logs: not used.
+        """
+        fresh, self._fresh = self._fresh, False
+        if fresh and self.model.built and any("other" in metric.needs for metric in self._metrics):
             for name in self._binders:
                 with self._faults.guarded(f"Explaining with {name}"):
                     self._explanations[name] = self._explain(name)
@@ -166,13 +186,33 @@ class ExplanationCallback(keras.callbacks.Callback):
         Args:
             logs: not used.
         """
+        self._close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is not bound to a model."""
+        return {**vars(self), "_model": None, "_bound": None, "_analyzers": {}}
+
+    def _close(self) -> None:
         if self._journal is not None:
-            self._journal.close()
+            with self._faults.guarded("Closing the event file"):
+                self._journal.close()
 
     def _tell(self, logs: dict[str, Any] | None) -> None:
         # Keras gives all callbacks one dict, in the order of their list; History is the last.
-        if logs is not None:
+        if logs is None:
+            return
+        with self._faults.guarded("Telling the numbers"):
+            # What another of these callbacks has told is not overwritten; a dict that is used again holds our own.
+            own = self._told
+            taken = [k for k, number in self._numbers.items() if logs.get(k, number) not in (number, own.get(k))]
+            if taken:
+                raise ArgumentError(
+                    "logs hold numbers of these names already.",
+                    expected="one name per callback: ExplanationCallback(..., name=...)",
+                    received=", ".join(taken),
+                )
             logs.update(self._numbers)
+            self._told = dict(self._numbers)
 
     def _look(self, step: int, when: str, file: str) -> None:
         """Explain, measure, draw and write."""
@@ -220,7 +260,7 @@ class ExplanationCallback(keras.callbacks.Callback):
 
     def _key(self, name: str, metric: Metric) -> str:
         which = f"{word(name)}_" if len(self._binders) > 1 else ""
-        return f"val_explanation_{which}{metric.name}"
+        return f"val_{self._name}_{which}{metric.name}"
 
     def _draw(
         self, journal: Journal, name: str, explanation: Explanation, step: int, when: str, file: str

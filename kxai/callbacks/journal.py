@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import final
 
-from kxai import backend
+from kxai import backend, files
 from kxai.callbacks.methods import word
 
 
@@ -16,12 +15,12 @@ class Journal:
     """Files in one folder; those for TensorBoard are opened when something is written and closed at the end of a run.
 
     Args:
-        log_dir: the folder above it; the files are in ``log_dir/explanations``.
+        folder: the folder, made when something is written.
         formats: of "tensorboard" and "png".
     """
 
-    def __init__(self, log_dir: str | os.PathLike, formats: tuple[str, ...]) -> None:
-        self._folder = Path(log_dir) / "explanations"
+    def __init__(self, folder: Path, formats: tuple[str, ...]) -> None:
+        self._folder = folder
         self._formats = formats
         self._events: backend.Summaries | None = None
 
@@ -49,7 +48,7 @@ class Journal:
         if "png" in self._formats:
             path = self._folder / word(method) / f"{word(name)}{'-' if name else ''}{file}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(png)
+            files.write_whole(path, lambda stream: stream.write(png))
         if "tensorboard" in self._formats:
             self._opened().image(f"{method}/{name or 'relevance'}", png, step, note)
 
@@ -58,6 +57,9 @@ class Journal:
         if self._events is not None:
             self._events.close()
             self._events = None
+
+    def __reduce__(self) -> tuple:
+        return Journal, (self._folder, self._formats)  # nothing is open in a copy
 
     def _opened(self) -> backend.Summaries:
         if self._events is None:

@@ -103,4 +103,8 @@ def _checked(name: Any, hyperparameters: dict[str, Any]) -> Binder:
     # Named, so that Keras counts nothing and the names of the user's layers stay as they would be.
     layers = [keras.Input((1,), name="stand_in_input"), keras.layers.Identity(name="stand_in_output")]
     create_analyzer(name, keras.Sequential(layers, name="stand_in"), **hyperparameters)
-    return lambda model: create_analyzer(name, model, **hyperparameters)
+    return partial(_created, name, hyperparameters)
+
+
+def _created(name: Any, hyperparameters: dict[str, Any], model: Any) -> Analyzer:
+    return create_analyzer(name, model, **hyperparameters)

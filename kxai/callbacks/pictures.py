@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+CLIP = 99.5
+"""The usual percentile."""
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class Panel:
@@ -127,6 +131,12 @@ def _heatmaps(panel: Panel) -> np.ndarray:
 
 
 def _figure(panel: Panel, heatmaps: np.ndarray, few: slice, titles: list[str], heading: str, bound: Bound) -> Figure:
+    if panel.images is not None and heatmaps.ndim != 3:
+        raise ArgumentError(
+            "images have no effect: the input is no image.",
+            expected="images of inputs (batch, height, width, channels)",
+            received=f"an input {panel.relevance.shape}",
+        )
     if heatmaps.ndim == 3:
         images, range_ = shown(panel.values if panel.images is None else panel.images)
         note = bound.note + (f"; {range_}" if images is not None else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -49,7 +50,9 @@ class Samples:
         if backend.is_dataset(data):
             return cls._read(data.as_numpy_iterator(), count)
         if isinstance(data, keras.utils.PyDataset):
-            return cls._read((data[index] for index in range(data.num_batches or 0)), count)
+            # None: there is no last batch.
+            indices = itertools.count() if data.num_batches is None else range(data.num_batches)
+            return cls._read((data[index] for index in indices), count)
         inputs, labels = _split(data)
         return cls(_first(inputs, count), None if labels is None else _first(labels, count), _length(inputs, labels))
 
@@ -90,8 +93,11 @@ class Samples:
             )
         return nest.frozen(np.array(array[: len(self)]))
 
-    def classes(self) -> Nest:
+    def classes(self, output: str | None = None) -> Nest:
         """The labels as class indices, per output if there are several.
+
+        Args:
+            output: its name, where labels are a dict; default None, all of them.
 
         Raises:
             TargetError: there are none, or they are no classes.
@@ -102,7 +108,15 @@ class Samples:
                 expected="validation_data=(inputs, labels)",
                 received='target="label" and inputs alone',
             )
-        return _classes(self.labels)
+        if output is None:
+            return _classes(self.labels)
+        if not isinstance(self.labels, Mapping) or output not in self.labels:
+            raise TargetError(
+                f"There are no labels of output {output!r}.",
+                expected="labels in a dict by the outputs' names",
+                received=nest.describe(self.labels),
+            )
+        return _classes(self.labels[output])
 
 
 def _split(data: Any) -> tuple[Nest, Nest | None]:
@@ -121,6 +135,8 @@ def _split(data: Any) -> tuple[Nest, Nest | None]:
 
 def _array(value: Any) -> np.ndarray:
     array = np.asarray(backend.to_numpy(value))
+    if array.dtype.name == "bfloat16":
+        array = array.astype(np.float32)
     if array.dtype.kind not in "biuf" or array.ndim == 0:
         raise InputError(
             "validation_data holds something that is no array of samples.",

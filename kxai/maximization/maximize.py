@@ -164,7 +164,7 @@ class ActivationMaximization:
     def _prepare(self, specs: Any, shapes: list[tuple[int, ...]], target: Any) -> tuple[Objective, Target]:
         flat = [InputSpec((None, *shape), spec.dtype, spec.name)
                 for spec, shape in zip(tree.flatten(specs), shapes, strict=True)]  # fmt: skip
-        key = tuple(shapes)
+        key = (frozenset(map(id, self._model.weights)), *shapes)  # other variables are another graph
         with self._lock:
             graph = remembered(
                 self._graphs, key, lambda: explained_graph(self._model, tree.pack_sequence_as(specs, flat), self._layer)

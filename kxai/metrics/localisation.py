@@ -148,7 +148,7 @@ def _pooled(relevance: np.ndarray, masks: np.ndarray, pooling: str) -> tuple[np.
             expected="finite relevance (batch, *sizes, channels) and masks (batch, *sizes)",
             received=f"relevance {relevance.shape} and masks {inside.shape}",
         )
-    # Shares do not depend on the scale; a power of two takes it off without rounding, and no square over- or underflows.
+    # Shares do not depend on the scale: a power of two takes it off exactly, then no square over- or underflows.
     largest = np.abs(relevance).max(axis=tuple(range(1, relevance.ndim)), keepdims=True, initial=0.0)
     pooled = POOLINGS[pooling](np.ldexp(relevance, -np.frexp(largest)[1]))
     return pooled.reshape(len(relevance), -1), inside.reshape(len(inside), -1)

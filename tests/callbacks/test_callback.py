@@ -6,6 +6,7 @@ import copy
 import gc
 import io
 import os
+import pickle
 import random
 import weakref
 
@@ -171,7 +172,7 @@ def test_early_stopping_stops():
 
 def test_tensorboard_reads_the_numbers(trained):
     # Two trainings wrote into the folder, one file each; the first is read.
-    first, second = sorted((trained["folder"] / "explanations").glob("events*"))
+    first, second = sorted((trained["folder"] / "explanation").glob("events*"))
     for file, history in ((first, trained["history"]), (second, trained["spied"])):
         read = events(file)
         for name in ("residual", "entropy", "rank_correlation", "relevance_mass"):
@@ -184,7 +185,7 @@ def test_tensorboard_reads_the_numbers(trained):
 
 def test_pictures_are_what_was_explained_on_one_scale(trained):
     # The files are of the second training, whose explanations the spy has kept.
-    folder = trained["folder"] / "explanations"
+    folder = trained["folder"] / "explanation"
     files = sorted((folder / "lrp_epsilon_plus").iterdir())
     assert [file.name for file in files] == ["epoch-0001.png", "epoch-0002.png", "epoch-0003.png"]
     read = events(sorted(folder.glob("events*"))[1])
@@ -211,7 +212,7 @@ def test_pictures_are_what_was_explained_on_one_scale(trained):
 def test_event_files_need_no_tensorboard(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tensorboard", None)
     fit(cnn(), ExplanationCallback(X, log_dir=tmp_path, formats=["tensorboard"]), epochs=1)
-    (file,) = (tmp_path / "explanations").iterdir()
+    (file,) = (tmp_path / "explanation").iterdir()
     assert file.stat().st_size > 10_000
 
 
@@ -253,7 +254,7 @@ def test_training_is_the_same_with_and_without(freq, steps, policy, tmp_path):
     for one, other in zip(plain[0], explained[0], strict=True):
         np.testing.assert_array_equal(one, other)
     assert plain[1:] == explained[1:]
-    assert (tmp_path / "explanations" / "smoothgrad").exists()
+    assert (tmp_path / "explanation" / "smoothgrad").exists()
 
 
 def test_compiled_training_is_kept():
@@ -277,7 +278,7 @@ def test_data_is_copied_once():
 
 
 def written(folder):
-    return sorted(path.stem for path in (folder / "explanations").rglob("*.png"))
+    return sorted(path.stem for path in (folder / "explanation").rglob("*.png"))
 
 
 def test_every_few_batches(tmp_path):
@@ -359,7 +360,9 @@ def test_eager_and_distributed_training():
     assert callback.analyzers["lrp.epsilon_plus"].traces == 1
 
 
-@pytest.mark.parametrize("kind", ["dataset", "dataset of dicts", "PyDataset", "inputs alone", "tensors"])
+@pytest.mark.parametrize(
+    "kind", ["dataset", "dataset of dicts", "PyDataset", "endless PyDataset", "inputs alone", "tensors", "bfloat16"]
+)
 def test_data_in_every_form(kind):
     x, y = TABLE
 
@@ -370,7 +373,14 @@ def test_data_in_every_form(kind):
         def __getitem__(self, index):
             return x[4 * index : 4 * index + 4], y[4 * index : 4 * index + 4]
 
+    class Endless(Batches):
+        num_batches = None
+
+    if kind == "bfloat16":
+        x = np.float32(np.round(8 * x) / 8)  # what has few digits stays as it is
     data = {
+        "endless PyDataset": Endless(),
+        "bfloat16": tf.cast(x, tf.bfloat16),
         "dataset": tf.data.Dataset.from_tensor_slices((x, y)).batch(5),
         "dataset of dicts": tf.data.Dataset.from_tensor_slices({"x": x}).batch(5),
         "PyDataset": Batches(),
@@ -404,6 +414,12 @@ def test_tables_sequences_and_tokens_are_drawn(tmp_path):
     model = mlp()
     epochs(model, ExplanationCallback(TABLE, log_dir=tmp_path, on_error="raise"))
     assert {"steps-epoch-0001", "ids-epoch-0001", "epoch-0001"} == set(written(tmp_path))
+
+
+def test_images_of_a_table_are_refused(tmp_path):
+    callback = ExplanationCallback(TABLE, log_dir=tmp_path, images=X[:12], on_error="raise")
+    with pytest.raises(ArgumentError, match="images have no effect: the input is no image"):
+        epochs(mlp(), callback)
 
 
 def test_volumes_have_numbers_alone(tmp_path):
@@ -466,7 +482,7 @@ def test_empty_masks_are_counted(tmp_path):
     assert len(told) == 1
     expected = metrics.RelevanceMass()(callback.explanations["lrp.epsilon_plus"], masks=masks[:5]).mean
     assert history["val_explanation_relevance_mass"][-1] == expected
-    counts = scalars(events(tmp_path / "explanations"), "lrp.epsilon_plus/relevance_mass_undefined")
+    counts = scalars(events(tmp_path / "explanation"), "lrp.epsilon_plus/relevance_mass_undefined")
     assert counts == [(0, 2.0), (1, 2.0), (2, 2.0)]
     assert written(tmp_path) == []
 
@@ -523,6 +539,21 @@ def test_labels_of_several_outputs():
     assert {name: part.tolist() for name, part in found.items()} == {"a": [0, 1, 2, 0], "b": [0, 1, 0, 1]}
 
 
+def test_labels_of_one_of_several_outputs():
+    x = keras.Input((5,))
+    model = keras.Model(x, {"a": layers.Dense(3, name="a")(x), "b": layers.Dense(2, name="b")(x)})
+    labels = {"a": np.arange(12) % 3, "b": np.ones((12, 2)) / 2}
+    callback = ExplanationCallback((TABLE[0], labels), "gradient", {"a": "label"}, samples=4, on_error="raise")
+    epochs(model, callback)
+    assert callback.explanations["gradient"].target["a"].tolist() == [0, 1, 2, 0]
+
+
+def test_targets_as_tensors():
+    callback = ExplanationCallback(TABLE, "gradient", tf.constant([0, 1, 2, 0] * 3), samples=4, on_error="raise")
+    epochs(mlp(), callback)
+    assert callback.explanations["gradient"].target.tolist() == [0, 1, 2, 0]
+
+
 def test_rows_of_weights():
     weights = RANDOM.normal(size=(12, 3))
     callback = ExplanationCallback(TABLE, "gradient", weights, samples=4, on_error="raise")
@@ -543,7 +574,7 @@ class Failing(metrics.Metric):
 
 
 def test_a_fault_warns_once_and_the_training_goes_on(tmp_path):
-    (tmp_path / "explanations").write_text("a file where a folder should be")
+    (tmp_path / "explanation").write_text("a file where a folder should be")
     callback = ExplanationCallback(
         TABLE, ["gradient", "grad_cam"], log_dir=tmp_path, metrics=[metrics.Entropy(), Failing()]
     )
@@ -599,6 +630,94 @@ def test_images_that_do_not_fit_the_model(images, text, tmp_path):
 
 
 # Its life
+
+
+class Stop(keras.callbacks.Callback):
+    """Interrupts a training at the beginning of its second epoch."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_weights_that_are_restored_are_what_is_compared_with(tmp_path):
+    model = mlp()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, keras.callbacks.BackupAndRestore(tmp_path), Stop(), x=TABLE[0], y=TABLE[1])
+    restored = kxai.LRP(model).explain(TABLE[0])
+    # Other weights than those that are restored after this callback has begun.
+    model.set_weights([RANDOM.normal(size=weights.shape) for weights in model.get_weights()])
+    callback = ExplanationCallback(TABLE)
+    history = fit(model, callback, keras.callbacks.BackupAndRestore(tmp_path), x=TABLE[0], y=TABLE[1], epochs=2)
+    expected = metrics.RankCorrelation()(callback.explanations["lrp.epsilon_plus"], other=restored).mean
+    assert history.history["val_explanation_rank_correlation"] == [expected]
+
+
+def test_an_interrupted_training_leaves_no_file_open_in_the_next(tmp_path):
+    model, callback = mlp(), ExplanationCallback(TABLE, log_dir=tmp_path, max_images=0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, callback, Stop(), x=TABLE[0], y=TABLE[1])
+    fit(model, callback, x=TABLE[0], y=TABLE[1], epochs=1)
+    assert len(list((tmp_path / "explanation").glob("events*"))) == 2
+    open_files = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    assert not [file for file in open_files if str(tmp_path) in file]
+
+
+def test_two_in_one_training(tmp_path):
+    named = [
+        ExplanationCallback(TABLE, "gradient", which, log_dir=tmp_path, name=f"class_{which}", on_error="raise")
+        for which in (0, 1)
+    ]
+    history = fit(mlp(), *named, x=TABLE[0], y=TABLE[1], epochs=1).history
+    entropies = [metrics.Entropy()(callback.explanations["gradient"]).mean for callback in named]
+    assert [history[f"val_class_{which}_entropy"][0] for which in (0, 1)] == entropies
+    assert {path.name for path in tmp_path.iterdir()} == {"class_0", "class_1"}
+    nameless = [ExplanationCallback(TABLE, "gradient", which) for which in (0, 1)]
+    with pytest.warns(
+        KxaiWarning, match=r"Telling the numbers failed(.|\n)*name=(.|\n)*val_explanation_entropy"
+    ) as told:
+        history = fit(mlp(), *nameless, x=TABLE[0], y=TABLE[1]).history
+    assert len(told) == 1
+    assert history["val_explanation_entropy"][-1] == metrics.Entropy()(nameless[0].explanations["gradient"]).mean
+
+
+def test_one_dict_for_all_epochs():
+    callback, logs = ExplanationCallback(TABLE, "gradient", on_error="raise"), {}
+    model = mlp()
+    callback.set_model(model)
+    for epoch in range(2):
+        model.layers[0].kernel.assign(model.layers[0].kernel * 2)
+        callback.on_epoch_end(epoch, logs)
+        assert logs["val_explanation_entropy"] == metrics.Entropy()(callback.explanations["gradient"]).mean
+
+
+def test_copies_of_a_used_callback_are_new(tmp_path):
+    callback = ExplanationCallback(TABLE, log_dir=tmp_path)
+    fit(mlp(), callback, x=TABLE[0], y=TABLE[1], epochs=1)
+    for made in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
+        assert made.analyzers == {}
+        model = mlp()
+        fit(model, made, x=TABLE[0], y=TABLE[1], epochs=1)
+        assert made.analyzers["lrp.epsilon_plus"].model is model
+
+
+def test_the_folder_stays_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    callback = ExplanationCallback(TABLE, log_dir="logs")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    epochs(mlp(), callback)
+    assert written(tmp_path / "logs") == ["epoch-0001"]
+
+
+def test_pictures_are_written_as_a_whole(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.warns(KxaiWarning, match="Drawing lrp.epsilon_plus failed.*No space left"):
+        epochs(mlp(), ExplanationCallback(TABLE, log_dir=tmp_path, formats=["png"]))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_second_training_of_the_same_model_compiles_nothing(tmp_path):
@@ -702,6 +821,13 @@ def test_a_training_loop_of_ones_own(tmp_path):
         ({"scale": "wide", "log_dir": "logs"}, ArgumentError, "scale is no number"),
         ({"scale": {"gradient": 1.0}, "log_dir": "logs"}, UnknownNameError, "Unknown method in scale 'gradient'"),
         ({"clip": 0.0, "log_dir": "logs"}, ArgumentError, "clip is out of range"),
+        ({"clip": 90.0}, ArgumentError, "clip has no effect: there are no pictures"),
+        ({"clip": 90.0, "scale": 1.0, "log_dir": "logs"}, ArgumentError, "clip has no effect: the scale is given"),
+        ({"log_dir": "gs://bucket/logs"}, ArgumentError, "log_dir is no folder of this machine"),
+        ({"log_dir": 3}, ArgumentError, "log_dir is no folder of this machine"),
+        ({"log_dir": "logs", "formats": ["png"], "max_images": 0}, ArgumentError, "log_dir has no effect"),
+        ({"name": "two words"}, ArgumentError, "name is no word"),
+        ({"target": {"a": "label"}, "validation_data": (X, [Y, Y])}, TargetError, "no labels of output 'a'"),
         ({"images": X[:5], "log_dir": "logs"}, InputError, "images has not one entry per sample"),
         ({"images": X * np.nan, "log_dir": "logs"}, ArgumentError, "The image has no range"),
         ({"images": X[:, 0, 0], "log_dir": "logs"}, ArgumentError, "images are no images"),

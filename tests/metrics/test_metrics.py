@@ -310,7 +310,7 @@ def test_correlation_goes_by_the_names_of_inputs():
     assert metrics.spearman({"a": one, "b": other}, {"b": other, "a": one}).tolist() == [1.0, 1.0]
     # As many values, yet others.
     for first, second in ((np.ones((1, 2, 3)), np.ones((1, 3, 2))), ({"a": one}, {"b": one}), ([one, other], one)):
-        with pytest.raises(ArgumentError, match="do not fit|different structure"):
+        with pytest.raises(ArgumentError, match=r"do not fit|different structure"):
             metrics.spearman(first, second)
 
 
@@ -321,7 +321,7 @@ def test_no_samples_have_no_numbers():
 
 @pytest.mark.parametrize("relevance", [[["a"]], np.array([[1 + 2j]]), None])
 def test_what_is_no_relevance(relevance):
-    with pytest.raises(ArgumentError, match="This is no relevance of a batch(.|\n)*real numbers"):
+    with pytest.raises(ArgumentError, match=r"This is no relevance of a batch(.|\n)*real numbers"):
         metrics.entropy(relevance)
 
 
@@ -331,7 +331,7 @@ def test_ragged_masks():
 
 
 def test_metrics_measure_explanations_alone():
-    with pytest.raises(ArgumentError, match="entropy measures explanations(.|\n)*ndarray(.|\n)*kxai.metrics.entropy"):
+    with pytest.raises(ArgumentError, match=r"measures explanations(.|\n)*ndarray(.|\n)*kxai\.metrics\.entropy"):
         metrics.Entropy()(RELEVANCE)
     with pytest.raises(ArgumentError, match="rank_correlation measures explanations"):
         metrics.RankCorrelation()(explained(RELEVANCE), other=RELEVANCE)

@@ -136,7 +136,7 @@ class SamplingAnalyzer(GradientAnalyzer):
             )  # fmt: skip
 
         with self._lock:
-            field = remembered(self._fields, (tuple(spec.shape for spec in tree.flatten(specs)), resolved.form), make)
+            field = remembered(self._fields, (plan, resolved.form), make)
         if self._between():
             moved = cut_at(plan, None, specs) if self._inner() else field.cut
             check_movable(moved, specs, self._between())
