@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
+
+import keras
 
 from kxai.analyzers import Analyzer
 from kxai.backend.saved_model import Concrete
@@ -15,6 +17,8 @@ from kxai.exporting.facts import method_facts
 from kxai.exporting.image import Image, ImageExplaining
 from kxai.exporting.interface import Interface
 from kxai.targets import Target
+
+_SCOPE = re.compile(r"[\w.\\/>-]*", re.ASCII)
 
 SERVING, EXPLAIN, EXPLAIN_IMAGE = "serving_default", "explain", "explain_image"
 
@@ -145,6 +149,7 @@ def _serving(explaining: Explaining) -> Concrete:
     def run(tensors: dict[str, Any]) -> dict[str, Any]:
         return dict(zip(names, interface.predicted(tensors), strict=True))
 
+    _check_names(interface.model)
     try:
         function = Concrete(run, interface.inputs)
     except Exception as error:  # of whatever the model's layers do
@@ -154,6 +159,24 @@ def _serving(explaining: Explaining) -> Concrete:
             received=f"{type(error).__name__}: {str(error).strip()}",
         ) from error
     return _checked(function, f"model {interface.model.name!r}")
+
+
+def _check_names(model: keras.Layer) -> None:
+    """Refuse names that TensorFlow's graphs do not take: within the call, Keras would leave their scope open."""
+    unfit = [name for name in _layer_names(model) if not _SCOPE.fullmatch(name)]
+    if unfit:
+        raise ExportError(
+            f"Model {model.name!r} cannot be called in a graph.",
+            expected="layers named with letters, digits and _ . - / > alone, as TensorFlow's graphs need",
+            received=", ".join(map(repr, unfit)),
+            fix="rename them: keras.models.clone_model with a clone_function, then set_weights.",
+        )
+
+
+def _layer_names(layer: keras.Layer) -> Iterator[str]:
+    yield layer.name
+    for inner in layer.layers if isinstance(layer, keras.Model) else ():
+        yield from _layer_names(inner)
 
 
 def _traced(function: Explaining | ImageExplaining, what: str) -> Concrete:

@@ -396,6 +396,10 @@ def test_refused(analyzers, error, text, tmp_path):
     with pytest.raises(error, match=text):
         kxai.export(analyzers(), tmp_path / "new" / "model")
     assert list(tmp_path.iterdir()) == []
+    # No scope of a name is left open.
+    after = layers.Dense(1, name="after")
+    after.build((None, 2))
+    assert after.kernel.path == "after/kernel"
 
 
 @pytest.mark.parametrize(

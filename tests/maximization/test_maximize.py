@@ -457,7 +457,7 @@ def test_the_result():
 
 
 def test_pictures_are_laid_out():
-    with pytest.raises(ArgumentError, match=r"do not fit(.|\n)*2 titles"):
+    with pytest.raises(ArgumentError, match=r"titles do not fit(.|\n)*3, one per image(.|\n)*2"):
         kxai.plots.pictures(np.ones((3, 4, 4, 1)), ["a", "b"])
     with pytest.raises(ArgumentError, match="columns is out of range"):
         kxai.plots.pictures(np.ones((1, 4, 4, 1)), ["a"], columns=0)
