@@ -155,8 +155,18 @@ METHOD_NAMES = [
     if not name.startswith("lrp.") or name.removeprefix("lrp.") in COMPOSITES
 ]
 
+# Presets are tables of the same rules; these are checked whenever tests run, the others with the slow tests.
+CORE = {f"lrp.{name}" for name in ("epsilon", "epsilon_plus", "gamma", "attn", "cp", "epsilon_gamma_box")}
 
-@pytest.mark.parametrize("name", COMPOSITES)
+
+def core_first(names, prefix=""):
+    """The names; presets that are not of the core are marked slow."""
+    full = {name: f"{prefix}{name}" for name in names}
+    slow = {name for name, long in full.items() if long.startswith("lrp.") and long not in CORE}
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
+
+
+@pytest.mark.parametrize("name", core_first(COMPOSITES, "lrp."))
 def test_composite(name):
     name = f"lrp.{name}"
     gated = (models.gated,) if name in FULL else ()
@@ -183,7 +193,7 @@ def fit(analyzer):
     analyzer.fit([models.numbers(*shape, seed=7, samples=64) for shape in shapes])
 
 
-@pytest.mark.parametrize("name", METHOD_NAMES)
+@pytest.mark.parametrize("name", core_first(METHOD_NAMES))
 def test_method(name):
     factory = partial(kxai.create_analyzer, name, **NEEDED.get(name, {}))
     cases = cases_for(name)

@@ -178,6 +178,7 @@ BASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", BASES)
 def test_noise_around_any_method(base):
     case = models.averaged()
