@@ -463,7 +463,7 @@ def test_pictures_are_laid_out():
         kxai.plots.pictures(np.ones((1, 4, 4, 1)), ["a"], columns=0)
     with pytest.raises(ArgumentError, match="size is out of range"):
         kxai.plots.pictures(np.ones((1, 4, 4, 1)), ["a"], size=0.0)
-    boxes = [axes.get_position() for axes in kxai.plots.pictures(np.ones((3, 4, 4, 1)), "abc", columns=2).axes]
+    boxes = [axes.get_position() for axes in kxai.plots.pictures(np.ones((3, 4, 4, 1)), list("abc"), columns=2).axes]
     assert boxes[0].x1 < boxes[1].x0
     assert boxes[2].y1 < boxes[0].y0
     assert boxes[2].x0 == pytest.approx(boxes[0].x0)
