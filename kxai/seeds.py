@@ -31,6 +31,5 @@ def generator(seed: int, sample: Sequence[np.ndarray], stream: int = 0) -> np.ra
 
 def check_seed(seed: object) -> None:
     """Raise ArgumentError unless ``seed`` is an integer >= 0."""
-    whole = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
-    if not whole or seed < 0:  # type: ignore[operator]
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
         raise ArgumentError("The seed is not usable.", expected="an int >= 0", received=repr(seed))

@@ -109,8 +109,12 @@ class Scorer:
         self, graph: Graph, target: Target, traced: Callable[[], None], jit: bool = False, read: Sequence[Edge] = ()
     ) -> None:
         self._graph, self._explained, self._traced, self._read = graph, Explained(graph, target), traced, read
-        inputs = [input_spec(edge) for edge in graph.inputs]
-        self._function: Callable[..., Any] = backend.compile(self.run, (inputs, self._explained.specs), jit)
+        self._function: Callable[..., Any] = backend.compile(self.run, self.signature, jit)
+
+    @property
+    def signature(self) -> tuple[list[Spec], list[Spec]]:
+        """Specs of the arguments."""
+        return [input_spec(edge) for edge in self._graph.inputs], self._explained.specs
 
     def __call__(self, inputs: list[np.ndarray], data: list[np.ndarray]) -> dict[str, Any]:
         """``{"outputs", "score", "chosen", "weights", "read"}`` of one batch, as arrays.

@@ -11,7 +11,7 @@ from keras import ops
 
 from kxai import backend
 from kxai.analyzers.cam.base import CAMAnalyzer, activations
-from kxai.analyzers.scores import Explained, input_spec
+from kxai.analyzers.scores import Scorer
 from kxai.graph.feature_maps import FeatureMap
 from kxai.graph.graph import Graph
 from kxai.targets import Target
@@ -63,10 +63,9 @@ class Clean:
     def __init__(
         self, graph: Graph, target: Target, maps: Sequence[FeatureMap], traced: Callable[[], None], jit: bool
     ) -> None:
-        self._graph, self._maps, self._traced = graph, maps, traced
-        self._explained = Explained(graph, target)
-        inputs = [input_spec(edge) for edge in graph.inputs]
-        self._function: Callable[..., Any] = backend.compile(self.run, (inputs, self._explained.specs), jit)
+        self._maps = maps
+        self._scorer = Scorer(graph, target, traced, read=[found.edge for found in maps])
+        self._function: Callable[..., Any] = backend.compile(self.run, self._scorer.signature, jit)
 
     def __call__(self, inputs: list[np.ndarray], data: list[np.ndarray]) -> dict[str, Any]:
         """Tensors: outputs, score, chosen, weights per part of the target, values and maps by path."""
@@ -75,16 +74,12 @@ class Clean:
 
     def run(self, inputs: list[Any], data: list[Any]) -> dict[str, Any]:
         """The same inside whatever compiled function calls it."""
-        self._traced()
-        values = self._graph.values(inputs)
-        weights, score, chosen = self._explained.weights([values[edge] for edge in self._graph.explained], data)
+        found = self._scorer.run(inputs, data)
+        values = dict(zip(self._maps, found.pop("read"), strict=True))
         return {
-            "outputs": [values[edge] for edge in self._graph.outputs],
-            "score": score,
-            "chosen": chosen,
-            "weights": [weights[part.output] for part in self._explained.target.parts],
-            "values": {found.path: values[found.edge] for found in self._maps},
-            "maps": {found.path: activations(found, values) for found in self._maps},
+            **found,
+            "values": {one.path: value for one, value in values.items()},
+            "maps": {one.path: activations(one, {one.edge: value}) for one, value in values.items()},
         }
 
 

@@ -10,7 +10,7 @@ from kxai.analyzers.sampling import grids
 from kxai.analyzers.sampling.base import MakeWalk, SamplingAnalyzer
 from kxai.analyzers.sampling.calls import Calls
 from kxai.analyzers.sampling.fields import Clean, GradientField
-from kxai.analyzers.sampling.walks import Draw, PathWalk, counted, every_baseline, resolve_baselines, warn_of_equals
+from kxai.analyzers.sampling.walks import Draw, PathWalk, counted, every_baseline, resolve_baselines, straight
 from kxai.errors import ArgumentError
 from kxai.references import Background
 
@@ -157,13 +157,4 @@ class LayerConductance(SamplingAnalyzer):
         return "a line of inputs"
 
     def _walks(self, moved: Any, inputs: Any, count: int | None) -> MakeWalk:
-        baselines = resolve_baselines(self._baseline, moved, inputs, count)
-
-        def walk(field: GradientField, clean: Clean, calls: Calls) -> PathWalk:
-            found = baselines(field, clean, calls)
-            if calls.looks:
-                warn_of_equals(clean.values, found)
-            drawn = every_baseline(counted(found), *self._points, calls)
-            return PathWalk(clean.values, found, drawn, "direction", field.base(found, clean, calls))
-
-        return walk
+        return straight(self._baseline, self._points, "direction", moved, inputs, count)

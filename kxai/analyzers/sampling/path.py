@@ -17,8 +17,8 @@ from kxai.analyzers.sampling.walks import (
     Draw,
     PathWalk,
     counted,
-    every_baseline,
     resolve_baselines,
+    straight,
     warn_of_equals,
 )
 from kxai.references import Background, Inputs
@@ -75,16 +75,7 @@ class IntegratedGradients(SamplingAnalyzer):
         return "integrated_gradients"
 
     def _walks(self, moved: Any, inputs: Any, count: int | None) -> MakeWalk:
-        baselines = resolve_baselines(self._baseline, moved, inputs, count)
-
-        def walk(field: GradientField, clean: Clean, calls: Calls) -> PathWalk:
-            found = baselines(field, clean, calls)
-            if calls.looks:
-                warn_of_equals(clean.values, found)
-            drawn = every_baseline(counted(found), *self._points, calls)
-            return PathWalk(clean.values, found, drawn, "difference", field.base(found, clean, calls))
-
-        return walk
+        return straight(self._baseline, self._points, "difference", moved, inputs, count)
 
 
 @final

@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 
 from kxai.analyzers.references import resolve_references
-from kxai.analyzers.sampling.base import Walk
+from kxai.analyzers.sampling.base import MakeWalk, Walk
 from kxai.analyzers.sampling.calls import Calls
 from kxai.analyzers.sampling.either import (
     along,
@@ -126,6 +126,28 @@ def resolve_baselines(value: Any, moved: Any, inputs: Any, count: int | None, na
         return lambda field, clean, calls: field.encoded(encoded, clean, calls)
     found = resolve_references(value, moved, count, name)
     return lambda field, clean, calls: calls.references(found, clean.values, clean.rows)
+
+
+def straight(
+    baseline: Any, points: tuple[np.ndarray, np.ndarray], times: str, moved: Any, inputs: Any, count: int | None
+) -> MakeWalk:
+    """Walks by one grid of points from every baseline.
+
+    Args:
+        baseline, moved, inputs, count: see :func:`resolve_baselines`.
+        points: the grid, where and how much they count.
+        times: see :class:`PathWalk`.
+    """
+    baselines = resolve_baselines(baseline, moved, inputs, count)
+
+    def walk(field: GradientField, clean: Clean, calls: Calls) -> PathWalk:
+        found = baselines(field, clean, calls)
+        if calls.looks:
+            warn_of_equals(clean.values, found)
+        drawn = every_baseline(counted(found), *points, calls)
+        return PathWalk(clean.values, found, drawn, times, field.base(found, clean, calls))
+
+    return walk
 
 
 def warn_of_equals(values: list[np.ndarray], baselines: list[np.ndarray]) -> None:
