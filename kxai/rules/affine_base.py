@@ -196,7 +196,7 @@ class _Contributions:
     def _forward(self, p: float, n: float) -> list[tuple[str, Any, Callable[..., Any]]]:
         """(part of x, sum of its p c+ + n c-, pullback); pos(x) meets p w+ + n w-, neg(x) meets n w+ + p w-."""
         if (p, n) not in self._forwards:
-            linear, w = self._step.node.affine.linear, self._step.kernel  # type: ignore[union-attr]
+            linear, w = self._step.linear_map, self._step.kernel
             if self._step.nonnegative[0]:
                 pairs = [("all", combine(w, p, n))]
             else:
@@ -244,7 +244,7 @@ class TermRule(Rule):
         return None
 
     def propagate(self, step: Step, relevance: Any) -> Sequence[Any]:
-        linear, x = step.node.affine.linear, step.inputs[0]  # type: ignore[union-attr]
+        linear, x = step.linear_map, step.inputs[0]
         terms = self.terms(step)
         z = self.offset(step)
         for value, kernel in terms:

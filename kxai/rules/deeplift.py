@@ -139,7 +139,7 @@ def _affine_multiplier(step: Step, arrived: Any) -> Any:
 def _absolute(step: Step) -> tuple[Any, Callable[[Sequence[Any]], list[Any]]]:
     """(|W| |Dx|, its pullback), computed once for the parts and the multipliers."""
     if "absolute" not in step.memo:
-        linear, kernel = step.node.affine.linear, ops.abs(step.kernel)  # type: ignore[union-attr]
+        linear, kernel = step.linear_map, ops.abs(step.kernel)
         step.memo["absolute"] = backend.vjp(lambda x: linear(x, kernel), ops.abs(difference(step, 0)))
     (size,), pull = step.memo["absolute"]
     return size, pull

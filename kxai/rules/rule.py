@@ -58,6 +58,13 @@ class Step:
     parts: tuple[Any, ...] = ()
     memo: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def linear_map(self) -> Callable[[Any, Any], Any]:
+        """(x, kernel) -> the linear map of an AFFINE node; raises RuleError for nodes of other kinds."""
+        if self.node.affine is None:
+            raise RuleError(f"Node {self.node.path!r} has no linear map.", expected="an AFFINE node")
+        return self.node.affine.linear
+
     def pullback(self, cotangent: Any) -> list[Any]:
         """The node's vector-Jacobian product, recorded in the forward pass: no forward computation is repeated.
 
