@@ -76,8 +76,7 @@ class _Outline:
         self._request = replace(request, custom_objects=request.objects)
         self._begun = threading.Event()
         self._size = 0
-        self._error: BaseException = _TooLong()
-        self._done = False
+        self._error: Exception | None = None
 
     def size(self) -> int:
         """Counts the model's parameters."""
@@ -85,17 +84,16 @@ class _Outline:
         thread.start()
         self._begun.wait()
         thread.join(SECONDS)
+        late = thread.is_alive()
         while thread.is_alive():
             # Raised within the thread at its next step; again, should something have caught it.
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_TooLong))
             thread.join(10)
-        if self._done:
-            return self._size
-        if isinstance(self._error, _TooLong):
+        if late:
             raise LoadError(
                 f"{self._request.path} describes a model that takes too long to build.",
                 expected=f"at most {SECONDS:g} seconds",
-                received="more, for example because a loop over very many steps is unrolled",
+                received="more, for example because of very many layers or a layer that loops",
                 fix="do not use this file, unless you trust its origin: then safe_mode=False loads it.",
             )
         if isinstance(self._error, ValueError) and "stateless scope" in str(self._error):
@@ -105,7 +103,9 @@ class _Outline:
                 received="a variable that is made of values",
                 fix="change the layer; or, only if you trust the origin of this file: load it with safe_mode=False.",
             ) from self._error
-        raise self._error
+        if self._error:
+            raise self._error
+        return self._size
 
     def _run(self) -> None:
         try:
@@ -114,6 +114,7 @@ class _Outline:
                 model = self._request.build(self._config)
                 variables = model.variables if isinstance(model, keras.Layer) else []
                 self._size = sum(math.prod(variable.shape) for variable in variables)
-            self._done = True
-        except (Exception, _TooLong) as error:  # Raised again where the caller waits.
+        except Exception as error:  # Raised again where the caller waits.
             self._error = error
+        except _TooLong:
+            pass  # The caller knows.
