@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -531,6 +532,81 @@ def test_pictures_of_the_page(browser, report, kind, width, dark):
     assert page.run("return document.documentElement.scrollWidth <= window.innerWidth")
     page.shoot(f"details-{kind}-{'dark' if dark else 'light'}")
     assert page.complaints() == []
+
+
+def sequence_page(browser, x, path):
+    """A report of a model whose relevance is its weights times the input; the weights, (steps, channels)."""
+    weights = np.linspace(-1, 1, x[0].size).reshape(x[0].shape) ** 3
+    dense = keras.layers.Dense(
+        1, use_bias=False, kernel_initializer=keras.initializers.Constant(weights.reshape(-1, 1))
+    )
+    model = keras.Sequential([keras.Input(x[0].shape), keras.layers.Flatten(), dense])
+    kxai.report(model, x.astype(np.float32), ["gradient_x_input"], path=path)
+    return Page(browser, path), weights
+
+
+def test_dense_sequences_show_their_colours(browser, tmp_path):
+    x = RNG.normal(size=(1, 2000, 3))
+    page, weights = sequence_page(browser, x, tmp_path / "dense.html")
+    page.shoot("dense-sequence")
+    foot = page.pixels(0, 0)[-20:]
+    assert (foot == foot[0]).all()  # no line covers it
+    heatmap = (weights * x[0]).sum(axis=1)
+    bound = limit(np.abs(heatmap))
+    edges = np.arange(601) * 2000 / 600
+    cells = [heatmap[int(a) : int(np.ceil(b))] for a, b in itertools.pairwise(edges)]
+    found = np.array([cell[np.abs(cell).argmax()] for cell in cells])
+    expected = diverging(np.clip(found / bound, -1, 1))
+    # float32 relevance may fall into the colour beside.
+    assert np.abs(foot[0].astype(int) - expected.astype(int)).max() <= 8
+    assert page.complaints() == []
+
+
+def test_one_hot_steps_are_marked_in_the_row_of_their_channel(browser, tmp_path):
+    letters = RNG.integers(4, size=30)
+    page, _ = sequence_page(browser, np.eye(4)[letters][np.newaxis], tmp_path / "letters.html")
+    page.shoot("one-hot-sequence")
+    ink = (page.pixels(0, 0) == 0x22).all(axis=2)
+    rows = [int((k + 0.5) * (110 - 26) / 4) for k in range(4)]
+    middles = [int((i + 0.5) * 600 / 30) for i in range(30)]
+    np.testing.assert_array_equal(ink[np.ix_(rows, middles)], np.arange(4)[:, np.newaxis] == letters)
+    assert ink.mean() < 0.06  # the rest is colour
+    page.choose("channel", "2")  # one channel: its letters alone
+    ink = (page.pixels(0, 0) == 0x22).all(axis=2)
+    np.testing.assert_array_equal(ink[np.ix_(rows, middles)], (np.arange(4) == 2)[:, np.newaxis] & (letters == 2))
+    assert page.complaints() == []
+
+
+@pytest.mark.parametrize(("shape", "ratio"), [((4, 200, 3), 4), ((200, 4, 1), 1 / 4), ((20, 30, 3), 1.5)])
+def test_images_of_extreme_proportions_can_be_seen(browser, tmp_path, shape, ratio):
+    layers = [keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(1)]
+    kxai.report(keras.Sequential(layers), RNG.uniform(size=(1, *shape)), ["gradient"], path=tmp_path / "odd.html")
+    page = Page(browser, tmp_path / "odd.html")
+    for canvas in (page.one(".card canvas"), page.one(".stage canvas")):
+        assert canvas.rect["width"] / canvas.rect["height"] == pytest.approx(ratio, rel=0.02)  # whole dots
+    _, tip = page.hover(0, 0, shape[0] // 2, shape[1] - 1, shape)
+    assert f", column {shape[1] - 1}\n" in tip
+    assert page.complaints() == []
+
+
+def test_no_relevance_is_said(browser, tmp_path):
+    layers = [keras.Input((3, 3, 1)), keras.layers.Flatten(), keras.layers.Dense(2, kernel_initializer="zeros")]
+    kxai.report(keras.Sequential(layers), np.ones((1, 3, 3, 1)), ["gradient"], path=tmp_path / "zero.html")
+    page = Page(browser, tmp_path / "zero.html")
+    assert "scale ±0 (no relevance)" in page.one(".cells figure").text
+    assert page.complaints() == []
+
+
+def test_names_of_methods_break_between_words(browser, tmp_path):
+    layers = [keras.Input((3, 3, 1)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    methods = ["integrated_gradients", "gradient", "lrp.alpha_2_beta_1"]
+    kxai.report(keras.Sequential(layers), np.ones((1, 3, 3, 1)), methods, path=tmp_path / "names.html")
+    page = Page(browser, tmp_path / "names.html", width=340)
+    heads = page.all("figcaption b")
+    assert [head.get_property("textContent") for head in heads] == methods
+    assert [head.get_property("innerHTML").split("<wbr>") for head in heads] == [
+        ["integrated_", "gradients"], ["gradient"], ["lrp.", "alpha_", "2_", "beta_", "1"]
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

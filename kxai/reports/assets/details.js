@@ -48,6 +48,9 @@ function aboutPage() {
   const lines = [
     "Red: positive relevance, it speaks for what is explained. Blue: negative, it speaks against it. White: zero.",
     "The bound of the colours is a percentile of the magnitudes; what exceeds it has the darkest colour. Bars are not cut.",
+    ...(facts.parts.some((part) => part.kind === "sequence")
+      ? ["Along a sequence the colours are relevance, of steps that share a dot the strongest; lines are the input's values, marks its one-hot channels, the first on top."]
+      : []),
     "Over an image, a pixel is covered by opacity times the root of its share of the bound.",
     "Score: the value of what is explained; of a class that before its softmax or sigmoid, where a method leaves these out. Residual: score minus base minus the sum of all relevance; 0 where a method conserves.",
     "Agreement: the mean rank correlation (Spearman) of the methods' heatmaps, summed over channels, pair by pair.",

@@ -50,7 +50,7 @@ function draw(figure) {
     if (!panel.stale) continue;
     const bound = boundOf(panel);
     panel.view.draw(bound);
-    panel.scale.textContent = `±${brief(bound)}`;
+    panel.scale.textContent = bound ? `±${brief(bound)}` : "±0 (no relevance)";
     panel.stale = false;
   }
 }
@@ -70,13 +70,13 @@ function refusedFigure(method, number) {
   const link = element("a", { href: `#method-${number}` }, "why");
   link.addEventListener("click", () => (document.getElementById(`method-${number}`).open = true));
   const said = element("p", { class: "refusal" }, method.error.split("\n")[0], " ", link);
-  return element("figure", { class: "cell refused" }, element("figcaption", {}, element("b", {}, method.name)), said);
+  return element("figure", { class: "cell refused" }, element("figcaption", {}, element("b", {}, ...breakable(method.name))), said);
 }
 
 function makeFigure(method, number, sample) {
   if (method.error) return refusedFigure(method, number);
   const numbers = method.samples[sample];
-  const figure = element("figure", { class: "cell" }, element("figcaption", {}, element("b", { title: method.about }, method.name)));
+  const figure = element("figure", { class: "cell" }, element("figcaption", {}, element("b", { title: method.about }, ...breakable(method.name))));
   const made = makePanels(number, sample);
   const said = element("p", { class: "numbers" });
   const fact = (label, value, title) => said.append(element("span", { title }, `${label} `, element("b", {}, value)), " ");
@@ -116,8 +116,7 @@ function makeCard(sample, number) {
     const meta = facts.pictures[number][index];
     if (!meta) return;
     const label = `${sample.name}, as the model sees it`;
-    const canvas = element("canvas", { width: meta.shape[1], height: meta.shape[0], role: "img", "aria-label": label });
-    canvas.className = meta.shape[1] < 128 ? "pixels" : "";
+    const canvas = imageCanvas(meta.shape, { role: "img", "aria-label": label });
     paintPicture(pictures(number, index)(), canvas);
     card.append(canvas);
   });

@@ -65,20 +65,61 @@ function paintPicture({ data, channels }, canvas) {
   context.putImageData(image, 0, 0);
 }
 
-// A sequence: relevance as coloured columns, the input as lines over them.
+// A sequence: relevance as coloured columns, the input over them but for a ribbon at the foot that nothing covers.
+const RIBBON = 26;
+
 function paintSequence(panel, canvas, bound) {
   const context = canvas.getContext("2d");
   const { width, height } = canvas;
   const map = mapOf(panel);
-  for (let i = 0; i < map.length; i++) {
-    context.fillStyle = colorText(map[i] / (bound || 1));
-    const left = Math.floor((i * width) / map.length);
-    context.fillRect(left, 0, Math.ceil(((i + 1) * width) / map.length) - left, height);
+  for (let x = 0; x < width; x++) {
+    context.fillStyle = colorText(strongest(map, (x * map.length) / width, ((x + 1) * map.length) / width) / (bound || 1));
+    context.fillRect(x, 0, 1, height);
   }
-  const { data, columns, channels } = panel.values();
+  const input = panel.values();
   const channel = channelOf(panel);
-  const drawn = Number.isInteger(channel) && channel < channels ? [channel] : [...Array(channels).keys()];
-  if (drawn.length > 4 || columns < 2) return; // more lines than can be told apart
+  const all = [...Array(input.channels).keys()];
+  const drawn = Number.isInteger(channel) && channel < input.channels ? [channel] : all;
+  if (isOneHot(input)) drawLetters(context, input, drawn, width, height - RIBBON);
+  else if (drawn.length <= 4 && input.columns > 1) drawLines(context, input, drawn, width, height - RIBBON); // more could not be told apart
+}
+
+// Where steps share a dot, the strongest is seen.
+function strongest(map, from, to) {
+  let found = 0;
+  for (let i = Math.floor(from); i < to; i++) if (Math.abs(map[i]) > Math.abs(found)) found = map[i];
+  return found;
+}
+
+function isOneHot({ data, columns, channels }) {
+  if (channels < 2) return false;
+  for (let i = 0; i < columns; i++) {
+    let sum = 0;
+    for (let k = i * channels; k < (i + 1) * channels; k++) {
+      if (data[k] !== 0 && data[k] !== 1) return false;
+      sum += data[k];
+    }
+    if (sum > 1) return false;
+  }
+  return true;
+}
+
+// One-hot steps: a mark in the row of the channel that is there, the first channel on top.
+function drawLetters(context, { data, columns, channels }, drawn, width, height) {
+  const row = height / channels;
+  const thick = Math.min(5, row / 2);
+  for (const [color, rim] of [["#fff", 1.5], ["#222", 0]]) {
+    context.fillStyle = color;
+    for (const k of drawn) {
+      for (let i = 0; i < columns; i++) {
+        if (!data[i * channels + k]) continue;
+        context.fillRect((i * width) / columns, (k + 0.5) * row - thick / 2 - rim, width / columns, thick + 2 * rim);
+      }
+    }
+  }
+}
+
+function drawLines(context, { data, columns, channels }, drawn, width, height) {
   let low = Infinity;
   let high = -Infinity;
   for (let i = 0; i < columns; i++) {
@@ -87,14 +128,15 @@ function paintSequence(panel, canvas, bound) {
       high = Math.max(high, data[i * channels + k]);
     }
   }
+  const thick = columns > width / 4 ? 1 : 2;
   for (const k of drawn) {
     context.beginPath();
     for (let i = 0; i < columns; i++) {
       const y = (data[i * channels + k] - low) / (high - low || 1);
-      context.lineTo(((i + 0.5) * width) / columns, height - 8 - y * (height - 16));
+      context.lineTo(((i + 0.5) * width) / columns, height - 6 - y * (height - 12));
     }
-    stroke(context, 5, "#fff", []); // a light edge, to be seen on dark colours
-    stroke(context, 2, "#222", [[], [6, 3], [2, 3], [8, 3, 2, 3]][drawn.indexOf(k)]);
+    stroke(context, 2.5 * thick, "#fff", []); // a light edge, to be seen on dark colours
+    stroke(context, thick, "#222", [[], [6, 3], [2, 3], [8, 3, 2, 3]][drawn.indexOf(k)]);
   }
 }
 

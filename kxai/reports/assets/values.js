@@ -70,3 +70,6 @@ function element(tag, attributes = {}, ...children) {
   made.append(...children);
   return made;
 }
+
+// A name that breaks after its dots and underscores before it breaks anywhere.
+const breakable = (name) => name.split(/(?<=[._/])/).flatMap((part, i) => (i ? [element("wbr"), part] : [part]));

@@ -12,9 +12,15 @@ function stageOf(panel, kind, ...children) {
   return element("div", { class: `stage ${kind}`, tabindex: "0", role, "aria-label": label }, ...children);
 }
 
+// A canvas for an image, in its own proportions, but at most 4 : 1 and at least 1 : 4, as kxai.plots draws it.
+function imageCanvas([height, width], attributes = {}) {
+  const canvas = element("canvas", { width, height, class: width < 128 ? "pixels" : "", ...attributes });
+  canvas.style.aspectRatio = Math.min(4, Math.max(1 / 4, width / height));
+  return canvas;
+}
+
 function imageView(panel) {
-  const size = panel.pictureMeta ? panel.pictureMeta.shape : panel.meta.shape;
-  const canvas = element("canvas", { width: size[1], height: size[0], class: size[1] < 128 ? "pixels" : "" });
+  const canvas = imageCanvas(panel.pictureMeta ? panel.pictureMeta.shape : panel.meta.shape);
   const mark = element("span", { class: "mark", hidden: true });
   const stage = stageOf(panel, "image", canvas, mark);
   return { ...gridView(panel, stage, mark), draw: (bound) => paint(panel, canvas, bound) };
