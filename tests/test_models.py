@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +14,7 @@ import pytest
 import kxai
 from kxai.composites import PRESETS, gated
 from kxai.errors import NumericalError, RuleError
-
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+from tests.beside import existing
 
 BOX = {"low": -1.0, "high": 1.0}
 GRADIENTS = {"gradient": {}, "gradient_x_input": {}, "sensitivity": {}}
@@ -27,14 +25,6 @@ LRP = {f"lrp.{name}": HYPERPARAMETERS.get(name, {}) for name in PRESETS if name 
 EVERY = GRADIENTS | SIGNALS | LRP | {"deep_taylor": {}, "deep_taylor.bounded": BOX}
 QUICK = ("gradient", "guided_backprop", "lrp.epsilon_plus", "lrp.epsilon_gamma_box", "deep_taylor")
 every_method = pytest.mark.parametrize("method", EVERY)
-
-
-def existing(*parts: str) -> Path:
-    """A shared file; skips the test where it is absent."""
-    path = SHARED.joinpath(*parts)
-    if not path.is_file():
-        pytest.skip(f"there is no {path}")
-    return path
 
 
 @cache

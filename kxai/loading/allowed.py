@@ -27,7 +27,8 @@ _BLOCKS = (
     keras.Metric,
     keras.DTypePolicy,
     keras.Quantizer,
-    keras.quantizers.QuantizationConfig,
+    # Keras 3.12 has no such class, and writes none.
+    getattr(keras.quantizers, "QuantizationConfig", keras.Quantizer),
     keras.random.SeedGenerator,
 )
 # Layers that hold or fetch a program of their own.

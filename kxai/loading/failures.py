@@ -38,12 +38,13 @@ def of_archive(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def told(request: Request, kind: str) -> Iterator[None]:
+def told(request: Request, kind: str, by: str = "") -> Iterator[None]:
     """Turns any error of Keras, which raises nearly every kind of exception, into one that says what can be done.
 
     Args:
         request: what is asked for.
         kind: of the file.
+        by: the version of Keras that wrote the file, default "": not known.
 
     Raises:
         LoadError: anything went wrong.
@@ -53,7 +54,7 @@ def told(request: Request, kind: str) -> Iterator[None]:
     except LoadError:
         raise
     except Exception as error:
-        raise _explained(request, kind, error) from error
+        raise _explained(request, kind, by, error) from error
 
 
 def weights_only(path: Path) -> LoadError:
@@ -71,7 +72,7 @@ def weights_only(path: Path) -> LoadError:
     )
 
 
-def _explained(request: Request, kind: str, error: Exception) -> LoadError:
+def _explained(request: Request, kind: str, by: str, error: Exception) -> LoadError:
     path = request.path
     if isinstance(error, OSError) and kind == "hdf5":
         return _damaged(path, error)
@@ -87,9 +88,26 @@ def _explained(request: Request, kind: str, error: Exception) -> LoadError:
         f"Keras could not load {path}.",
         expected=f"a model that keras {keras.__version__} can rebuild",
         received=f"{type(error).__name__}: {_first_line(error)}",
-        fix="see the original error above this one; a file of an older Keras is best saved again there as .h5."
+        fix=_advice(by)
         + (" As a black box, without its layers: endpoint='serving_default'." if kind == "saved_model" else ""),
     )
+
+
+def _advice(by: str) -> str:
+    wrote, reads = _release(by), _release(keras.__version__)
+    if wrote > reads:
+        newer = ".".join(map(str, wrote))
+        return (
+            f"the file is of Keras {newer}, which may write what an older one does not know: install keras>={newer}; "
+            "otherwise see the original error above this one."
+        )
+    return "see the original error above this one; a file of an older Keras is best saved again there as .h5."
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version, whatever a file says of itself."""
+    found = re.match(r"(\d{1,4})\.(\d{1,4})\b", version, re.ASCII)
+    return tuple(map(int, found.groups())) if found else ()
 
 
 def _damaged(path: Path, error: Exception) -> LoadError:

@@ -32,9 +32,10 @@ def archive(request: Request) -> Any:
         archives.check(path, request.safe_mode)
         config = texts.parse(archives.read(path, archives.CONFIG), path)
         about = texts.parse(_optional(path, archives.METADATA) or b"{}", path)
-    if keras2.is_keras2(config, str(about.get("keras_version", ""))):
+    by = str(about.get("keras_version", ""))
+    if keras2.is_keras2(config, by):
         return _archive_of_keras2(request, config)
-    with failures.told(request, "keras"):
+    with failures.told(request, "keras", by):
         _check(request, config, lambda: _expanded(path))
         return keras.saving.load_model(path, custom_objects=request.objects, compile=False, safe_mode=request.safe_mode)
 
@@ -88,7 +89,9 @@ def file(request: Request) -> Any:
         config = hdf5.read_config(path)
         if config is None:
             raise failures.weights_only(path)
-        old = keras2.is_keras2(config, hdf5.keras_version(path) or "2.")
+        by = hdf5.keras_version(path)
+    with failures.told(request, "hdf5", by):
+        old = keras2.is_keras2(config, by or "2.")
         return _by_order(request, keras2.modern(config) if old else keras2.repair(config), config, path, held)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,6 +17,7 @@ from kxai.errors import ArgumentError, RuleError
 from kxai.graph.graph import Kind
 from kxai.reverse import forward
 from kxai.testing import check_analyzer, models
+from tests.beside import existing
 
 EVERY = (*models.ALL, models.gated, models.encoder, models.vision_transformer, models.decoder)
 
@@ -153,10 +153,7 @@ def test_implicit_biases_of_activations(double, activation, function, slope):
 
 @pytest.mark.parametrize("name", ["fer_mini_xception", pytest.param("efficientnet_lite0", marks=pytest.mark.slow)])
 def test_terms_of_trained_networks(name):
-    path = Path(__file__).resolve().parents[3] / "shared" / "models" / f"{name}.keras"
-    if not path.is_file():
-        pytest.skip(f"there is no {path}")
-    model = kxai.load(path)
+    model = kxai.load(existing("models", f"{name}.keras"))
     x = models.numbers(*model.input_shape[1:], samples=2)
     e = kxai.FullGrad(model, psi=None).explain(x)
     # Float32: the terms of some hundred layers are up to a hundred times as large as their sum.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from pathlib import Path
 
 import h5py
 import keras
@@ -14,8 +13,7 @@ import pytest
 
 from kxai.errors import LoadError
 from kxai.loading import load
-
-SHARED = Path(__file__).parents[3] / "shared" / "models"
+from tests.beside import existing
 
 pytestmark = pytest.mark.filterwarnings("ignore:Do not pass an `input_shape`")
 
@@ -84,10 +82,7 @@ def test_loads_without_compiling(tmp_path, name):
     ],
 )
 def test_loads_real_models(name, shape):
-    path = SHARED / f"{name}.keras"
-    if not path.exists():
-        pytest.skip(f"{path.name} lies beside the repository, in shared/models, and is not there")
-    assert load(path).input_shape == shape
+    assert load(existing("models", f"{name}.keras")).input_shape == shape
 
 
 def keras2(config):
@@ -249,3 +244,40 @@ def test_anything_else_is_told_with_its_cause(tmp_path):
     assert text.startswith(f"Keras could not load {tmp_path / 'bare.keras'}.")
     assert "model.weights.h5" in text
     assert isinstance(cause, ValueError)
+
+
+def of_keras(version, path):
+    """Saves a model whose layer has a setting that this Keras does not know, as if another version had done so."""
+    saved(dense(), path)
+    if path.suffix == ".h5":
+        edited(path, lambda config: config["config"]["layers"][1]["config"].update(unheard_of=1))
+        with h5py.File(path, "r+") as stored:
+            stored.attrs["keras_version"] = version
+        return path
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(entries["config.json"])
+    config["config"]["layers"][1]["config"]["unheard_of"] = 1
+    entries |= {"config.json": json.dumps(config), "metadata.json": json.dumps({"keras_version": version})}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["toy.keras", "toy.h5"])
+@pytest.mark.parametrize("version", ["3.987.1", "4.0", "987.0.0.dev1"])
+def test_a_file_of_a_newer_keras_asks_for_it(tmp_path, name, version):
+    text, cause = message(of_keras(version, tmp_path / name))
+    release = ".".join(version.split(".")[:2])
+    assert f"Fix: the file is of Keras {release}, which may write what an older one does not know" in text
+    assert f"install keras>={release}; " in text
+    assert "unheard_of" in str(cause)
+
+
+@pytest.mark.parametrize("name", ["toy.keras", "toy.h5"])
+@pytest.mark.parametrize("version", ["3.0.0", keras.__version__, "3", "9" * 5000 + ".1", "٤.١"])
+def test_a_file_of_this_or_an_older_keras_does_not(tmp_path, name, version):
+    text, cause = message(of_keras(version, tmp_path / name))
+    assert "Fix: see the original error above this one; a file of an older Keras is best saved again there" in text
+    assert "unheard_of" in str(cause)
