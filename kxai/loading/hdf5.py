@@ -14,7 +14,7 @@ from typing import IO, Any
 import h5py
 
 from kxai.errors import LoadError
-from kxai.loading import archives, texts
+from kxai.loading import archives, hdf5_texts, texts
 
 
 def check(file: Path | IO[bytes], path: Path, size: int) -> int:
@@ -33,8 +33,13 @@ def check(file: Path | IO[bytes], path: Path, size: int) -> int:
         OSError: it is damaged.
     """
     allowed = archives.bound(size)
-    with h5py.File(file, "r") as stored:
-        total = sum(_bytes(path, name, item, allowed) for name, item in _items(stored, path))
+    with h5py.File(file, "r") as stored, _raw(file) as stream:
+        if stored.userblock_size:
+            raise _refused(path, "/", "a block of other data")
+        total = 0
+        for name, item in _items(stored, path):
+            _check_attributes(path, name, item, _texts(path, name, stream, size, item), allowed)
+            total += _bytes(path, name, item)
     if total > allowed:
         raise archives.too_large(path, total, allowed)
     return total
@@ -59,13 +64,31 @@ def _items(root: h5py.File, path: Path) -> Iterator[tuple[str, Any]]:
                 waiting.append((inner, item[key]))
 
 
-def _bytes(path: Path, name: str, item: Any, allowed: int) -> int:
+@contextlib.contextmanager
+def _raw(file: Path | IO[bytes]) -> Iterator[IO[bytes]]:
+    if isinstance(file, Path):
+        with open(file, "rb") as stream:
+            yield stream
+    else:
+        yield file
+
+
+def _texts(path: Path, name: str, stream: IO[bytes], size: int, item: Any) -> dict[str, int]:
+    try:
+        return hdf5_texts.lengths(stream, size, item)
+    except ValueError as error:
+        raise _refused(path, name, str(error)) from error
+
+
+def _check_attributes(path: Path, name: str, item: Any, texts: dict[str, int], allowed: int) -> None:
     for key in item.attrs:
         attribute = item.attrs.get_id(key)
-        # Texts of any length may all be one and the same in the file.
-        each = path.stat().st_size if attribute.dtype.hasobject and attribute.shape else attribute.dtype.itemsize
-        if (size := math.prod(attribute.shape or ()) * each) > allowed:
+        size = texts.get(key, math.prod(attribute.shape or ()) * attribute.dtype.itemsize)
+        if size > allowed:
             raise archives.too_large(path, size, allowed)
+
+
+def _bytes(path: Path, name: str, item: Any) -> int:
     if not isinstance(item, h5py.Dataset):
         return 0
     if item.is_virtual or item.external:

@@ -8,9 +8,11 @@ import contextlib
 import json
 import marshal
 import os
+import re
 import resource
 import shutil
 import stat
+import struct
 import subprocess
 import threading
 import time
@@ -23,7 +25,7 @@ import numpy as np
 import pytest
 
 from kxai.errors import LoadError
-from kxai.loading import load, sizes, trees
+from kxai.loading import archives, hdf5, load, sizes, trees
 from tests.loading.test_formats import FIXTURES
 
 HUGE = 10**12
@@ -395,8 +397,8 @@ def of_any_length(file):
     file.create_dataset("more", (2,), h5py.string_dtype())
 
 
-def names_of_any_length(file):
-    file.attrs.create("layer_names", ["a"] * 3500, dtype=h5py.string_dtype())
+def other_than_texts(file):
+    file.attrs.create("layer_names", [np.arange(3), np.arange(4)], dtype=h5py.vlen_dtype(np.int32))
 
 
 @pytest.mark.usefixtures("bounded")
@@ -407,7 +409,7 @@ def names_of_any_length(file):
         (by_many_ways, "a second name of an object"),
         (of_any_length, "values without a size"),
         (large_chunk, "unpacks to far more"),
-        (names_of_any_length, "unpacks to far more"),
+        (other_than_texts, "attributes of other things than texts"),
     ],
 )
 @pytest.mark.parametrize("name", ["toy.h5", "keras2_image.keras"])
@@ -426,6 +428,42 @@ def test_hdf5_that_multiplies_itself(toy, tmp_path, name, change, said):
         for member, content in {**parts, "model.weights.h5": (tmp_path / "w.h5").read_bytes()}.items():
             archive.writestr(member, content)
     assert said in refusal(tmp_path / name)
+
+
+LONG, COUNT = 2 * 10**6, 3000
+
+
+def same_text_again(path):
+    """Lets an array of short texts name one long text in each place: gigabytes, were it read."""
+    with h5py.File(path, "r+") as file:
+        file.attrs["long"] = "x" * LONG
+        file.attrs.create("layer_names", ["a" * 7] * COUNT, dtype=h5py.string_dtype())
+    content = bytearray(path.read_bytes())
+    # Length, place in the file and number of a text take 16 bytes.
+    long, record = content.index(struct.pack("<I", LONG)), re.escape(struct.pack("<I", 7)) + b".{12}"
+    short = re.search(record * 4, content, re.DOTALL).start()
+    content[short : short + 16 * COUNT] = content[long : long + 16] * COUNT
+    path.write_bytes(content)
+
+
+@pytest.mark.usefixtures("bounded")
+def test_texts_that_are_the_same_in_the_file(toy, tmp_path):
+    shutil.copy(toy / "toy.h5", tmp_path)
+    same_text_again(tmp_path / "toy.h5")
+    text = refusal(tmp_path / "toy.h5")
+    assert "unpacks to far more than a model of its size holds" in text
+    assert f"{LONG * COUNT} bytes" in text
+
+
+def test_many_layers_with_names(tmp_path):
+    """Names, as the files of large models have hundreds of, are no more than they are long."""
+    path = tmp_path / "many.h5"
+    with h5py.File(path, "w") as file:
+        file["kernel"] = np.zeros(50_000, np.float32)
+        file.attrs.create("layer_names", [f"layer_{index}" for index in range(150)], dtype=h5py.string_dtype())
+    size = path.stat().st_size
+    assert 150 * size > archives.bound(size)
+    assert hdf5.check(path, path, size) == 200_000
 
 
 @pytest.mark.usefixtures("bounded")
