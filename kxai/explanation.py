@@ -229,7 +229,7 @@ class Explanation:
             path: the file; its name ends in ``.npz``.
 
         Raises:
-            ArgumentError: the name ends differently.
+            ArgumentError: the name ends differently, or its folder is not there.
 
         Example:
             >>> import tempfile

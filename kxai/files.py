@@ -65,6 +65,40 @@ def existing(path: str | os.PathLike, what: str) -> Path:
     )
 
 
+def writable(path: Any, what: str) -> Path:
+    """Checks that a file can be where it shall be written, before the work and not after it.
+
+    Args:
+        path: as the user gave it.
+        what: what the file will be, for the message.
+
+    Returns:
+        The path.
+
+    Raises:
+        ArgumentError: it is no path, a folder, or in a folder that is not there.
+
+    Example:
+        >>> writable("no/such/report.html", "report")
+        Traceback (most recent call last):
+        kxai.errors.ArgumentError: The report cannot be written to no/such/report.html.
+          Expected: a file in a folder that is there
+          Received: no folder no/such
+          Fix: make the folder first.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ArgumentError(f"The {what} has no place.", expected="the path of a file", received=repr(path))
+    found = Path(path)
+    if found.is_dir() or not found.absolute().parent.is_dir():
+        raise ArgumentError(
+            f"The {what} cannot be written to {found}.",
+            expected="a file in a folder that is there",
+            received="a folder" if found.is_dir() else f"no folder {found.parent}",
+            fix="" if found.is_dir() else "make the folder first.",
+        )
+    return found
+
+
 def write_archive(path: str | os.PathLike, text: str, arrays: dict[str, np.ndarray]) -> Path:
     """Writes JSON text and named arrays into one ``.npz`` file, all of it or nothing.
 
@@ -77,7 +111,7 @@ def write_archive(path: str | os.PathLike, text: str, arrays: dict[str, np.ndarr
         The path.
 
     Raises:
-        ArgumentError: the name does not end in ``.npz``, or an array would need pickling.
+        ArgumentError: the name does not end in ``.npz``, its folder is not there, or an array would need pickling.
 
     Example:
         >>> import tempfile
@@ -86,7 +120,7 @@ def write_archive(path: str | os.PathLike, text: str, arrays: dict[str, np.ndarr
         ...     read_archive(path, "archive")
         ('{}', {'x': array([0, 1, 2])})
     """
-    path = Path(path)
+    path = writable(path, "file")
     if path.suffix != ".npz":
         raise ArgumentError(
             "The file name has the wrong ending.", expected="a name that ends in .npz", received=str(path)

@@ -221,6 +221,7 @@ def _index(index: int, units: int | None, output: OutputSpec) -> int:
             f"The target is not a unit of output {output.name!r}.",
             expected=f"an index from 0 to {units - 1}",
             received=f"{index}",
+            fix="give no target: there is one unit, of a classifier that of class 1." if units == 1 else "",
         )
     return index
 

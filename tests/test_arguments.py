@@ -69,3 +69,15 @@ def test_arrays_and_functions_are_shown_briefly():
     assert "baseline=array(2.)" in repr(kxai.IntegratedGradients(case.model, np.array(2.0)))
     explanation = kxai.IntegratedGradients(case.model, double, 2).explain(case.inputs)
     assert explanation.config["hyperparameters"]["baseline"] == "function double"
+
+
+def test_explaining_once_takes_what_an_analyzer_takes():
+    case = models.mlp()
+    once = kxai.explain(case.model, case.inputs, "lrp.epsilon", layers="*", audit=True, verbose=False, epsilon=0.1)
+    kept = kxai.LRP(case.model, "epsilon", epsilon=0.1).explain(case.inputs, layers="*", audit=True)
+    assert list(once.layers) == list(kept.layers)
+    assert list(once.absorbed) == list(kept.absorbed)
+    assert once.layers
+    assert once.absorbed
+    with pytest.raises(ArgumentError, match="verbose is out of range"):
+        kxai.explain(case.model, case.inputs, "gradient", verbose="yes")

@@ -84,6 +84,14 @@ BAD_INPUTS = {
     "complex numbers": (X + 1j, ["does not hold numbers", "complex"]),
     "ragged lists": ([[1.0, 2.0], [3.0]], ["rows of different lengths"]),
     "text": ("image.png", ["does not hold numbers"]),
+    "inputs and labels": (
+        (X, X[:, 0]),
+        ["one input", "a list of 2 arrays of shapes (4, 6), (4,)", "labels do not belong"],
+    ),
+    "samples of many shapes": (
+        [np.ones(n) for n in range(1, 9)],
+        ["of shapes (1,), (2,), (3,), (4,), ...", "one by one"],
+    ),
 }
 
 

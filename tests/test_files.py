@@ -31,6 +31,19 @@ def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path, monkeypatch):
     assert len(files.read_archive(path, "archive")[1]["x"]) == 3
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(
+        ArgumentError, match=r"(?s)cannot be written to .*none/a\.npz.*no folder .*none.*make the folder"
+    ):
+        files.write_archive(tmp_path / "none" / "a.npz", "{}", {})
+    (tmp_path / "a.npz").mkdir()
+    with pytest.raises(ArgumentError, match=r"(?s)cannot be written.*a folder$"):
+        files.write_archive(tmp_path / "a.npz", "{}", {})
+    with pytest.raises(ArgumentError, match=r"(?s)The file has no place.*None"):
+        files.writable(None, "file")
+    assert files.writable(tmp_path / "new.npz", "file") == tmp_path / "new.npz"
+
+
 @pytest.mark.parametrize("name", ["a", "a.npy", "a.npz.txt"])
 def test_ending(tmp_path, name):
     with pytest.raises(ArgumentError, match=r"ends in \.npz"):

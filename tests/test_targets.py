@@ -292,3 +292,10 @@ def test_outputs_with_several_entries_per_sample(function):
             kxai.errors.TargetError, match=r"(?s)has 2 entries per sample.*Fix: give the entries an axis"
         ):
             kxai.explain(model, X, method)
+
+
+def test_one_unit_needs_no_target():
+    for units, fix in ((1, r"(?s)from 0 to 0.*Received: 1.*give no target"), (3, r"(?s)from 0 to 2\n  Received: 5$")):
+        model = keras.Sequential([keras.Input((2,)), layers.Dense(units)])
+        with pytest.raises(kxai.errors.TargetError, match=fix):
+            kxai.explain(model, X, "gradient", target=1 if units == 1 else 5)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from keras import tree
+from keras import ops, tree
 
 from kxai import backend
 from kxai.errors import InputError
@@ -77,6 +77,7 @@ def split_inputs(x: Any, specs: Any) -> list[Any]:
     if several and len(flat_specs) > 1 and len(x) == len(flat_specs):
         return list(x)
     if len(flat_specs) == 1:
+        _check_alike(x if several else [], flat_specs[0])
         one_array = several and len(x) == 1 and not np.isscalar(x[0]) and np.ndim(x[0]) == len(flat_specs[0].shape)
         return [x[0] if one_array else x]
     raise InputError(
@@ -84,6 +85,20 @@ def split_inputs(x: Any, specs: Any) -> list[Any]:
         expected=f"a list of {len(flat_specs)} arrays, or a dict by name: {', '.join(names)}",
         received=f"a list of {len(x)}" if several else type(x).__name__,
     )
+
+
+def _check_alike(parts: Any, spec: Any) -> None:
+    """What was given in a list for the one input: arrays that make one array."""
+    shapes = [tuple(part.shape) for part in parts if isinstance(part, np.ndarray) or ops.is_tensor(part)]
+    distinct = [str(shape) for shape in dict.fromkeys(shapes)]
+    if len(shapes) == len(parts) and len(distinct) > 1:
+        shown = ", ".join(distinct[:4]) + (", ..." if len(distinct) > 4 else "")
+        raise InputError(
+            f"The model has one input, {spec.name!r}, and these arrays do not make one.",
+            expected="one array (samples, ...)",
+            received=f"a list of {len(shapes)} arrays of shapes {shown}",
+            fix="labels do not belong to the inputs; samples that differ in shape are explained one by one.",
+        )
 
 
 def _checked(value: Any, spec: Any) -> np.ndarray:

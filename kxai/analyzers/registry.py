@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -167,8 +167,8 @@ def create_analyzer(name: str | Composite, model: Any, **hyperparameters: Any) -
 
 
 def explain(
-    model: Any, x: Any, method: str | Composite = "lrp.epsilon_plus", target: Any = None, batch_size: int = 32,
-    **hyperparameters: Any,
+    model: Any, x: Any, method: str | Composite = "lrp.epsilon_plus", target: Any = None, batch_size: int = 32, *,
+    layers: str | Sequence[str] = (), audit: bool = False, verbose: bool | None = None, **hyperparameters: Any,
 ) -> Explanation:  # fmt: skip
     """Explain a model's outputs once. To explain often, keep an analyzer: it compiles once.
 
@@ -178,6 +178,7 @@ def explain(
         method: name of a method, or a Composite. Default "lrp.epsilon_plus".
         target: what is explained, see :meth:`Analyzer.explain`. Default: the predicted class.
         batch_size: samples computed at once. Default 32.
+        layers, audit, verbose: see :meth:`Analyzer.explain`.
         hyperparameters: of the method.
 
     Example:
@@ -187,7 +188,8 @@ def explain(
         >>> explain(model, np.array([[5., 7.]]), "lrp.epsilon", epsilon=0.0).relevance
         array([[10., 21.]], dtype=float32)
     """
-    return create_analyzer(method, model, **hyperparameters).explain(x, target, batch_size)
+    analyzer = create_analyzer(method, model, **hyperparameters)
+    return analyzer.explain(x, target, batch_size, layers=layers, audit=audit, verbose=verbose)
 
 
 def plan(model: Any, method: str | Composite = "lrp.epsilon_plus", inputs: Any = None, **hyperparameters: Any) -> Plan:

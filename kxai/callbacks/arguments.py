@@ -163,7 +163,7 @@ def check_pictures(log_dir: Path | None, formats: Any, max_images: int, **option
     """
     if isinstance(formats, str) or not formats or any(one not in FORMATS for one in formats):
         raise ArgumentError(
-            "formats is out of range.", expected=f"one or more of {', '.join(FORMATS)}", received=repr(formats)
+            "formats is out of range.", expected=f"one or more of {FORMATS}, in a list", received=repr(formats)
         )
     if log_dir is None and set(formats) != set(FORMATS):
         raise ArgumentError("formats has no effect.", expected="log_dir=, a folder", received="log_dir=None")

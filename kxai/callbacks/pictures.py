@@ -66,7 +66,7 @@ class Pictures:
 
     def __init__(self, count: int, scale: float | Mapping[str, float] | None, clip: float) -> None:
         for bound in scale.values() if isinstance(scale, Mapping) else [] if scale is None else [scale]:
-            plots.heatmap_rgb(np.zeros((1, 1)), bound=_number("scale", bound))
+            _check_scale(bound)
         plots.limit(np.ones(1), clip)
         self._count, self._scale, self._clip = count, scale, clip
         self._bounds: dict[str, Bound] = {}
@@ -186,9 +186,8 @@ def _target(target: Any) -> str:
     return f"target {int(target[0])}" if target.ndim == 1 else "weights"
 
 
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+def _check_scale(bound: Any) -> None:
+    if isinstance(bound, bool) or not isinstance(bound, (int, float, np.number)) or not 0 < bound < np.inf:
         raise ArgumentError(
-            f"{name} is no number.", expected="a finite number > 0, or one per method", received=repr(value)
+            "scale is out of range.", expected="a finite number > 0, or a dict of these by method", received=repr(bound)
         )
-    return float(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -142,6 +142,7 @@ def _array(value: Any) -> np.ndarray:
             "validation_data holds something that is no array of samples.",
             expected="arrays of numbers with a batch axis, in lists or dicts; or a batched tf.data.Dataset of them",
             received=f"{type(value).__name__} ({array.dtype}, shape {array.shape})",
+            fix="of a generator give what it yields: next(generator)." if isinstance(value, Iterator) else "",
         )
     return array
 

@@ -121,7 +121,7 @@ def _check(
         raise ArgumentError(
             "These heatmaps cannot be drawn as a grid.",
             expected="one shape (batch, height, width) for all, nowhere 0",
-            received=str(shapes),
+            received=str(shapes.get("", shapes)),
         )
     check_size(size)
     if opacity is not None and images is None:

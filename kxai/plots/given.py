@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -96,7 +96,17 @@ def _by_name(given: Relevance, read: Any) -> dict[str, np.ndarray]:
 
 def _array(given: Any) -> np.ndarray:
     """Whole numbers become floats: they may have no negative of their own."""
-    array = np.asarray(given)
+    if isinstance(given, Mapping):
+        raise ArgumentError(
+            "This is more than one method's relevance.",
+            expected="an array or an explanation",
+            received=f"a dict of {', '.join(map(str, given)) or 'nothing'}",
+            fix="draw them one by one; kxai.plots.figure, series, logo, text_html and text_terminal compare methods.",
+        )
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise ArgumentError("Relevance has rows of different lengths.", received=str(error)) from error
     return array.astype(np.float64) if array.dtype.kind in "iub" else array
 
 
@@ -108,6 +118,9 @@ def one_heatmap(given: np.ndarray | Explained) -> np.ndarray:
 
     Returns:
         The array.
+
+    Raises:
+        ArgumentError: it is a dict of several, or no array.
 
     Example:
         >>> one_heatmap([[1.0]]).shape
@@ -197,8 +210,11 @@ def check_tokens(tokens: Sequence[Sequence[str]], batch: int, steps: int) -> Non
     Example:
         >>> check_tokens([["a", "b"]], 1, 3)
     """
-    if isinstance(tokens, str) or any(isinstance(words, str) for words in tokens):
-        raise ArgumentError("tokens has the wrong structure.", expected="a list of words per sample", received="a str")
+    for given in (tokens, *(tokens if isinstance(tokens, Collection) else ())):
+        if isinstance(given, str) or not isinstance(given, Collection):
+            raise ArgumentError(
+                "tokens has the wrong structure.", expected="a list of words per sample", received=repr(given)
+            )
     if len(tokens) != batch or any(len(words) > steps for words in tokens):
         raise ArgumentError(
             "tokens do not fit.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kxai.errors import ArgumentError
-from kxai.plots.canvas import INK, bare, layout, number, row_title, spaces, whole_ticks
+from kxai.plots.canvas import INK, bare, inches_of, layout, number, row_title, spaces, whole_ticks
 from kxai.plots.given import Relevance, check_finite, check_texts, with_channels
 from kxai.plots.letters import letter_colours, letter_path
 from kxai.plots.scale import bounds
@@ -83,7 +83,9 @@ def logo(
     width = min(max(_LETTER * count, 3.2), 12.0)
     titled = titles is not None or any(maps) or any(rest.any() for rest in rests.values())
     above = spaces([first == start for _, _, first in panels], titled, _NEXT)
-    made = layout([(space, _HEIGHT) for space in above], [width], left=0.6, foot=0.4)
+    ends = {number(float(end), 2) for sides in (ups, downs) for each in sides.values() for end in each}
+    left = max(0.6, 0.25 + max(inches_of(f"−{end}", 7) for end in ends))
+    made = layout([(space, _HEIGHT) for space in above], [width], left=left, foot=0.4)
     for index, (row, name, first) in enumerate(panels):
         axes = made.panel(index)
         part = heights[name][row, first - start : first - start + count]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WIDTH, _HEIGHT, _NEXT, _NAMES, _CELLS = 6.6, 0.6, 0.06, 1.6, 500
+Ticks: TypeAlias = "list[tuple[float, str]]"
 
 
 def series(
@@ -73,7 +74,9 @@ def series(
     bounds = bounds_of(maps, scale, clip)
     panels = [(row, name, channel) for row in range(batch) for name in maps for channel in range(channels)]
     high = _HEIGHT * (1.4 if channels == 1 else 1.0)
-    left = 0.65 + min(max(inches_of(name, 8) for name in names), _NAMES)
+    ticks = [[_ticks(*_ends(line)) for line in sample.T] for sample in lines]
+    numbers = 0.1 + max(inches_of(text, 7) for sample in ticks for line in sample for _, text in line)
+    left = 0.25 + numbers + min(max(inches_of(name, 8) for name in names), _NAMES)
     titled = titles is not None or any(maps)
     above = spaces([channel == 0 for _, _, channel in panels], titled, _NEXT)
     made = layout([(space, high) for space in above], [_WIDTH], left=left, foot=0.4, bar=True)
@@ -81,7 +84,9 @@ def series(
         axes = made.panel(index)
         shares = scaled(maps[name][row], bounds[name][row])
         _draw(axes, places, lines[row, :, channel], shares[:, min(channel, shares.shape[1] - 1)])
-        _frame(axes, names[channel], channel == channels - 1, is_date)
+        _frame(axes, names[channel], ticks[row][channel], numbers)
+        if channel == channels - 1:
+            _time(axes, places, is_date)
         if channel == 0:
             own = f"±{number(bounds[name][row])}" if one_bound(bounds) is None else ""
             row_title(axes, "" if titles is None else titles[row], name, own, _WIDTH)
@@ -104,31 +109,51 @@ def _draw(axes: Axes, places: np.ndarray, values: np.ndarray, share: np.ndarray)
     rim = [withStroke(linewidth=2.6, foreground="white"), Normal()]
     marker = "o" if len(places) == 1 else ""
     axes.plot(places, values, color=INK, linewidth=1.1, marker=marker, path_effects=rim)
-    low, high = float(values.min()), float(values.max())
-    room = 0.12 * ((high - low) or 1.0)
-    axes.set_ylim(low - room, high + room)
+    axes.set_ylim(*_ends(values))
     axes.set_xlim(edges[0], edges[-1])
 
 
-def _frame(axes: Axes, name: str, last: bool, is_date: bool) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    """Returns where the axis of values begins and ends."""
+    low, high = float(values.min()), float(values.max())
+    room = 0.12 * ((high - low) or abs(high) or 1.0)
+    return low - room, high + room
+
+
+def _ticks(low: float, high: float) -> Ticks:
+    """Chooses round numbers and writes each in full: matplotlib's common factor would stand in the panel above."""
     from matplotlib.ticker import MaxNLocator
 
+    places = [float(place) for place in MaxNLocator(3, min_n_ticks=2).tick_values(low, high) if low <= place <= high]
+    wrong = 1e-3 * (high - low)
+    digits = next(n for n in range(1, 18) if all(abs(float(f"{place:.{n}g}") - place) <= wrong for place in places))
+    # 2500 rather than 2.5e+03, and 2.5e+09 rather than 2500000000.
+    written = [[number(place, count) for place in places] for count in (max(digits, 12), digits)]
+    return list(zip(places, min(written, key=lambda texts: max(map(len, texts), default=0)), strict=True))
+
+
+def _frame(axes: Axes, name: str, ticks: Ticks, numbers: float) -> None:
     bare(axes, "left")
-    axes.yaxis.set_major_locator(MaxNLocator(3, min_n_ticks=2))
+    axes.set_yticks([place for place, _ in ticks], [text for _, text in ticks])
     axes.set_ylabel(
         shortened(name, _NAMES, 8), fontsize=8, color=INK, rotation=0, ha="right", va="center", parse_math=False
     )
-    axes.yaxis.set_label_coords(-0.4 / _WIDTH, 0.5)
-    if not last:
-        return
+    axes.yaxis.set_label_coords(-(numbers + 0.05) / _WIDTH, 0.5)
+
+
+def _time(axes: Axes, places: np.ndarray, is_date: bool) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.ticker import MaxNLocator
+
     if is_date:
         locator = AutoDateLocator(maxticks=8)
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
         axes.xaxis.get_offset_text().set(fontsize=7, color=INK)
+    elif len(places) == 1:
+        axes.set_xticks(places)
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(8))
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=bool((places == np.round(places)).all())))
 
 
 def _places(time: np.ndarray | None, steps: int) -> tuple[np.ndarray, bool]:
@@ -145,7 +170,12 @@ def _places(time: np.ndarray | None, steps: int) -> tuple[np.ndarray, bool]:
         array = date2num(array)
     check_finite(array, "time")
     if (np.diff(array) <= 0).any():
-        raise ArgumentError("time does not increase.", expected="every step later than the one before")
+        step = int(np.argmax(np.diff(array) <= 0))
+        raise ArgumentError(
+            "time does not increase.",
+            expected="every step later than the one before",
+            received=f"step {step + 1} at {np.asarray(time)[step + 1]} after {np.asarray(time)[step]}",
+        )
     return array.astype(np.float64), is_date
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WIDTH, _LINE, _TITLE, _CELLS = 6.9, 0.27, 0.28, 500
-_CHARACTER, _PAD = 0.083, 0.06  # inches; a monospaced character at 10 points, and the rim of a word
+_CHARACTER, _PAD = 0.0867, 0.06  # inches; a monospaced character at 10 points and 150 dots, and the rim of a word
+_LONGEST = int((_WIDTH - 2 * _PAD) / _CHARACTER)  # characters of a line
 
 
 def strip(
@@ -36,7 +37,8 @@ def strip(
         values: relevance ``(batch, steps)``, finite, or an explanation of sequences. Beyond 500 steps without tokens,
             a cell stands for several and has the colour of the strongest.
         tokens: per sample the words, at most ``steps`` of them (what follows, such as padding, is then not drawn and
-            its relevance is stated if it is not 0); default None draws cells without text.
+            its relevance is stated if it is not 0); words longer than a line are cut, with "…". Default None draws
+            cells without text.
         titles: one line per sample; default none.
         clip: percentile of the magnitudes, (0, 100], from which on colours saturate; default 99.5.
         bound: the scale itself instead of a percentile, > 0, for example to share one; default None.
@@ -58,7 +60,7 @@ def strip(
     values = one_heatmap(values)
     _check(values, tokens, titles)
     bound, told = chosen(values, clip, bound)
-    shown = [[text for text, _ in pieces(words)] for words in (() if tokens is None else tokens)]
+    shown = [[_fitting(text) for text, _ in pieces(words)] for words in (() if tokens is None else tokens)]
     lines = [_wrapped(words) for words in shown]
     rests = (
         [float(row[len(words) :].sum()) for row, words in zip(values, shown, strict=True)]
@@ -89,6 +91,10 @@ def _cells(axes: Axes, relevance: np.ndarray, bound: float, last: bool) -> None:
     if last:
         axes.set_xticks(whole_ticks(0, len(relevance)))
         axes.tick_params(labelsize=7, color=FAINT, labelcolor=INK, length=2, pad=2)
+
+
+def _fitting(word: str) -> str:
+    return word if len(word) <= _LONGEST else f"{word[: _LONGEST - 1]}…"
 
 
 def _wrapped(words: Sequence[str]) -> list[list[tuple[int, float, float]]]:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from kxai import backend
+from kxai import backend, files
 from kxai.analyzers.inputs import as_example, to_arrays
 from kxai.errors import ArgumentError, InputError
 from kxai.graph.trace import input_specs
@@ -51,15 +51,13 @@ class Report:
 
         Returns:
             The path.
+
+        Raises:
+            ArgumentError: this is no path of a file in a folder that is there.
         """
-        path = Path(path)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            part.write_bytes(self.html.encode("utf-8"))
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-        return path
+        place = files.writable(path, "report")
+        files.write_whole(place, lambda stream: stream.write(self.html.encode("utf-8")))
+        return place
 
     def __repr__(self) -> str:
         refused = f", refused by {', '.join(self.errors)}" if self.errors else ""
@@ -117,7 +115,7 @@ def report(
     if isinstance(max_megabytes, bool) or not isinstance(max_megabytes, (int, float)) or not max_megabytes > 0:
         raise ArgumentError("max_megabytes is out of range.", expected="a number > 0", received=repr(max_megabytes))
     if path is not None:
-        _check_path(Path(path))
+        files.writable(path, "report")
     if not isinstance(title, (str, type(None))):
         raise ArgumentError("title is no text.", expected="a str or None", received=repr(title))
     sources = named(methods)
@@ -166,16 +164,6 @@ def _texts(what: str, given: Any) -> list[str]:
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         raise ArgumentError(f"{what} is no list.", expected="a sequence of texts", received=repr(given))
     return [str(one) for one in given]
-
-
-def _check_path(path: Path) -> None:
-    """Before the work and not after it."""
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise ArgumentError(
-            f"The report cannot be written to {path}.",
-            expected="a file in a folder that is there",
-            received="a folder" if path.is_dir() else f"no folder {path.parent}",
-        )
 
 
 def _fitting(facts: dict[str, Any], found: list[Column], shown: list[Part], megabytes: float) -> Report:

@@ -132,7 +132,7 @@ def _pictures(array: np.ndarray, images: Any, name: str) -> tuple[np.ndarray | N
         if images.shape[:3] != array.shape[:3]:
             raise ArgumentError(
                 f"images does not fit the input {name!r}.",
-                expected=f"{(*array.shape[:3], '1|3')}",
+                expected=f"({', '.join(map(str, array.shape[:3]))}[, 1|3])",
                 received=str(images.shape),
                 fix="one image per sample, of the model's input size.",
             )

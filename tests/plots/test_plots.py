@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import matplotlib.pyplot as plt
@@ -91,7 +92,14 @@ def test_clip_and_bound():
         (lambda: plots.figure({"a": np.ones((1, 2, 2))}, titles=["x", "y"]), ArgumentError, "titles do not fit"),
         (lambda: plots.figure({"a": np.ones((1, 2, 2))}, images=np.ones((2, 2))), ArgumentError, "images do not fit"),
         (lambda: plots.strip(np.ones((1, 2)), tokens=[["a"] * 3]), ArgumentError, "tokens do not fit"),
-        (lambda: plots.strip(np.ones((1, 2)), tokens=["ab"]), ArgumentError, "wrong structure"),
+        (lambda: plots.strip(np.ones((1, 2)), tokens=["ab"]), ArgumentError, "(?s)wrong structure.*'ab'"),
+        (lambda: plots.strip(np.ones((1, 2)), tokens=3), ArgumentError, "(?s)wrong structure.*3"),
+        (lambda: plots.strip(np.ones((1, 2)), tokens=[3]), ArgumentError, "(?s)wrong structure.*3"),
+        (lambda: plots.strip({"a": np.ones((1, 2))}), ArgumentError, "(?s)more than one method.*a dict of a.*figure"),
+        (lambda: plots.bars({"a": np.ones((1, 2))}), ArgumentError, "(?s)more than one method.*a dict of a"),
+        (lambda: plots.figure({"a": {"b": np.ones((1, 2, 2))}}), ArgumentError, "more than one method"),
+        (lambda: plots.figure([[[1.0], [1.0, 2.0]]]), ArgumentError, "rows of different lengths"),
+        (lambda: plots.figure(np.ones((2, 2))), ArgumentError, r"(?s)as a grid.*Received: \(2, 2\)"),
         (lambda: plots.strip(np.ones(2)), ArgumentError, "no batch of sequences"),
         (lambda: plots.bars(np.ones((1, 2)), names=["a"]), ArgumentError, "names do not fit"),
         (lambda: plots.bars(np.ones((1, 2)), top=0), ArgumentError, "top is out of range"),
@@ -206,6 +214,21 @@ def test_words_wrap_and_the_rest_is_stated():
     assert "relevance 10 after the last word" in texts(figure)
 
 
+def test_words_stay_on_their_ground():
+    words = ["a" * 30, "word", "W" * 300, "-" * 60]
+    drawn = plots.strip(RNG.normal(size=(1, 4)), [words])
+    drawn.canvas.draw()
+    axes = drawn.axes[0]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts[:2] + texts[3:] == words[:2] + words[3:]
+    assert re.fullmatch("W{70,}…", texts[2])  # the rest of the line, and no more
+    renderer = drawn.canvas.get_renderer()
+    for text, ground in zip(axes.texts, axes.patches, strict=True):
+        inner, outer = text.get_window_extent(renderer), ground.get_window_extent(renderer)
+        assert outer.x0 <= inner.x0 < inner.x1 <= outer.x1
+        assert inner.x1 - inner.x0 > outer.x1 - outer.x0 - 20  # and the ground is no larger than the word
+
+
 def test_bars_add_up():
     values = RNG.normal(size=(1, 30))
     figure = plots.bars(values, top=4)
@@ -248,7 +271,9 @@ def test_nothing_is_cut_off_and_nothing_overlaps(rows):
         plots.strip(flat, titles=titles),
         plots.strip(flat, tokens=[["word"] * 7] * rows, titles=titles),
         plots.series({name: flat, "b": flat}, flat, titles=titles, names=[long]),
+        plots.series(flat[..., None], flat[..., None] * [1e-7, 1e9, 1] + [0, 0, 101325], names=["pressure"] * 3),
         plots.logo({name: flat}, sequences=["ACGTACG"] * rows, titles=titles),
+        plots.logo(flat * 1e-200, sequences=["ACGTACG"] * rows),
         plots.bars(flat, [long] * 8, flat * 1000, titles, score=flat.sum(axis=1)),
         plots.pictures(RNG.random((rows, 4, 4, 1)), titles),
     ]

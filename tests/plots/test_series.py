@@ -109,3 +109,30 @@ def test_a_single_step_is_drawn():
 def test_refuses(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 40.0], ["0", "20", "40"]),
+        ([101_300.0, 101_350.0], ["101300", "101325", "101350"]),
+        ([0.0, 2e9], ["0", "1e+09", "2e+09"]),
+        ([-3e-7, 3e-7], ["−2.5e−07", "0", "2.5e−07"]),
+        ([5.0, 5.0], ["4.4", "4.8", "5.2"]),
+    ],
+)
+def test_numbers_of_the_axis_are_written_in_full(values, expected):
+    axes = plots.series(np.ones((1, 2)), np.array([values])).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == expected
+    assert not axes.yaxis.get_offset_text().get_text()
+
+
+def test_steps_are_whole():
+    for steps, expected in ((1, [0]), (3, [0, 1, 2])):
+        figure = plots.series(np.ones((1, steps)), np.ones((1, steps)))
+        figure.canvas.draw()
+        low, high = figure.axes[0].get_xlim()
+        assert [tick for tick in figure.axes[0].get_xticks() if low <= tick <= high] == expected
+    halves = plots.series(np.ones((1, 3)), np.ones((1, 3)), time=np.array([0.0, 0.5, 1.0]))
+    halves.canvas.draw()
+    assert (halves.axes[0].get_xticks() % 1 > 0).any()

@@ -346,7 +346,7 @@ def test_agreement_is_the_mean_rank_correlation():
         ({"fit": np.zeros((1, 12, 16, 3))}, ArgumentError, "No method of this report is fitted to data"),
         ({"names": ["a"]}, ArgumentError, r"(?s)names does not fit.*3 names.*1 names"),
         ({"labels": ["a"]}, ArgumentError, r"(?s)labels fit no output.*1 labels"),
-        ({"images": np.zeros((3, 9, 9, 3))}, ArgumentError, r"(?s)images does not fit.*\(3, 12, 16"),
+        ({"images": np.zeros((3, 9, 9, 3))}, ArgumentError, r"(?s)images does not fit.*\(3, 12, 16\[, 1\|3\]\)"),
         ({"images": np.full((3, 12, 16, 3), np.nan)}, ArgumentError, "The image has"),
         ({"tokens": [["a"]] * 3}, ArgumentError, "tokens fits no input"),
         ({"feature_names": ["a"]}, ArgumentError, "feature_names fits no input"),
@@ -364,6 +364,7 @@ def test_agreement_is_the_mean_rank_correlation():
         ({"labels": "abc"}, ArgumentError, "labels is no list"),
         ({"path": "no/such/folder/report.html"}, ArgumentError, "(?s)cannot be written.*no folder no/such/folder"),
         ({"path": "."}, ArgumentError, "(?s)cannot be written.*a folder"),
+        ({"path": 3}, ArgumentError, "(?s)report has no place.*path of a file.*3"),
         ({"target": 17}, ArgumentError, r"(?s)No method explains this model.*gradient: .*17"),
     ],
 )
