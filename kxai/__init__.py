@@ -149,12 +149,21 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"kxai.{name}")
+        return _module(f"kxai.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'kxai' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    value = getattr(_module(_HOME[name]), name)
     globals()[name] = value
     return value
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        # Keras, which most modules import first, does not say what to do about a TensorFlow that is not there.
+        importlib.import_module("kxai.backend")
+        raise
 
 
 def __dir__() -> list[str]:

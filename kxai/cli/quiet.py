@@ -27,9 +27,7 @@ def library() -> ModuleType:
         'kxai'
     """
     with notices_dropped():
-        import keras  # noqa: F401
-
-        import kxai
+        import kxai.backend
     return kxai
 
 

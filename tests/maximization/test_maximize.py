@@ -262,7 +262,7 @@ def test_the_model_stays_as_it_was(name):
     case = CASES[name][0]()
     before, earlier, counters = Snapshot.of(case), name_counters(), name_counters()
     state = np.random.get_state()[1].copy()  # noqa: NPY002
-    optimizers = optimizer_count()
+    earlier_optimizers, optimizers = optimizer_count(), optimizer_count()
     target = {case.model.output_names[0]: 0} if name == "several outputs" else 0
     maximizer = ActivationMaximization(case.model, num_steps=3)
     maximizer.maximize(target)
@@ -277,7 +277,8 @@ def test_the_model_stays_as_it_was(name):
         key: now - earlier[key] for key, now in counters.items()
     }
     before.check(case)
-    assert optimizer_count() == optimizers + 1
+    # Keras 3.12 does not number optimizers.
+    assert optimizer_count() - optimizers == optimizers - earlier_optimizers
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
 
 
