@@ -28,11 +28,13 @@ examples:
   kxai explain model.keras rows.npy --method deepshap --set background=training.npy -o out
   kxai explain model.keras rows.npy --method pattern_attribution --fit training.npy -o out
 
-files per image: NAME-heatmap.png, NAME-overlay.png, NAME.npz (kxai.Explanation.load reads it)
+files per image: NAME-heatmap.png, NAME-overlay.png (of the model's input size; up to 128 pixels they are enlarged),
+  NAME.npz (kxai.Explanation.load reads it)
 files per array file: NAME.png with its first samples, NAME.npz
 """
 
 _SHOWN = 6
+_SEEN = 256  # dots
 _ENDINGS = ("-heatmap.png", "-overlay.png", ".npz")
 
 
@@ -141,11 +143,17 @@ def _images(
     rows = []
     for index, (path, base, one) in enumerate(zip(arguments.inputs, bases, parts, strict=True)):
         files = [Path(f"{base}{ending}") for ending in _ENDINGS]
-        Image.fromarray(heatmap_rgb(heatmaps[index], clip)).save(files[0])
-        Image.fromarray(overlay(pixels[index], heatmaps[index], opacity, clip)).save(files[1])
+        Image.fromarray(_enlarged(heatmap_rgb(heatmaps[index], clip))).save(files[0])
+        Image.fromarray(_enlarged(overlay(pixels[index], heatmaps[index], opacity, clip))).save(files[1])
         one.save(files[2])
         rows.append([path, *facts[index], " ".join(map(str, files))])
     return rows
+
+
+def _enlarged(pixels: np.ndarray) -> np.ndarray:
+    """A square of dots per pixel: at their own size, small images cannot be seen."""
+    factor = max(1, _SEEN // max(pixels.shape[:2]))
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _arrays(

@@ -107,8 +107,10 @@ def test_explain_writes_the_files_and_says_so(calls, model, picture, labels, tmp
     np.testing.assert_array_equal(one.relevance, x[1:])
     np.testing.assert_allclose(x * 128 + 127, np.rint(x * 128 + 127), atol=1e-4)
     heatmap = np.asarray(Image.open(out / "cat-heatmap.png"))
-    assert heatmap.shape == (8, 10, 3)
-    assert (heatmap == kxai_plot(one)).all()
+    assert heatmap.shape == (200, 250, 3)  # 25 dots for a pixel, to be seen
+    assert (heatmap[12::25, 12::25] == kxai_plot(one)).all()
+    assert (heatmap.reshape(8, 25, 10, 25, 3) == kxai_plot(one)[:, np.newaxis, :, np.newaxis]).all()
+    assert np.asarray(Image.open(out / "cat-overlay.png")).shape == (200, 250, 3)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["input", "predicted", "target", "score", "residual", "files"]
     assert len(lines) == 3
