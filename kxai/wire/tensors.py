@@ -147,15 +147,26 @@ def _values(tensor: Any, name: str) -> np.ndarray:
         values = np.empty(len(tensor.string_val), object)
         values[:] = list(tensor.string_val)
         return values
-    bits = {"bfloat16": np.dtype("<u2"), "float16": np.dtype("<u2")}
-    stored = bits.get(name, np.dtype(name).newbyteorder("<") if name not in bits else None)
+    stored = np.dtype("<u2") if name in ("bfloat16", "float16") else np.dtype(name).newbyteorder("<")
     if tensor.tensor_content:
         values = np.frombuffer(tensor.tensor_content, stored).copy()
     elif name.startswith("complex"):
         parts = np.array(getattr(tensor, _FIELDS[name]), np.dtype(name).type(0).real.dtype)
         values = parts.view(name)
     else:
-        values = np.array(getattr(tensor, _FIELDS.get(name, "int_val")), stored)
+        values = _fitting(getattr(tensor, _FIELDS.get(name, "int_val")), stored)
     if name == "bfloat16":
         return (values.astype(np.uint32) << 16).view(np.float32)
     return values.view(np.float16) if name == "float16" else values.astype(name, copy=False)
+
+
+def _fitting(numbers: Any, dtype: np.dtype[Any]) -> np.ndarray:
+    """The numbers as that type; raises ValueError where they are none of its integers."""
+    if dtype.kind not in "iu":
+        return np.array(numbers, dtype)
+    # Older versions of NumPy would take integers that do not fit modulo the range of the type.
+    wide = np.array(numbers, "uint64" if dtype.name == "uint64" else "int64")
+    values = wide.astype(dtype)
+    if (outside := wide[values != wide]).size:
+        raise ValueError(f"{outside[0]} is out of range")
+    return values

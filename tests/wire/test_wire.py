@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import descriptor_pb2
 from google.protobuf import message as protobuf
 from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
@@ -176,15 +177,22 @@ def test_predict_request_is_that_of_the_server(apis, version):
     assert ours.SerializeToString(deterministic=True) == theirs.SerializeToString(deterministic=True)
 
 
+def described(message):
+    found = descriptor_pb2.DescriptorProto()
+    message.DESCRIPTOR.CopyToProto(found)
+    return found
+
+
 def test_every_message_has_the_fields_of_the_server(apis):
     theirs = {**apis, "TensorProto": tensor_pb2.TensorProto, "TensorShapeProto": tensor_shape_pb2.TensorShapeProto}
     theirs |= {name: getattr(meta_graph_pb2, name) for name in ("SignatureDef", "TensorInfo")}
     enums = {"dtype", "state", "error_code"}  # travel as int32
     compared = 0
     for name in theirs.keys() & messages._classes().keys():
-        for field in messages.message(name).DESCRIPTOR.fields:
-            other = theirs[name].DESCRIPTOR.fields_by_name[field.name]
-            assert (field.number, field.is_repeated) == (other.number, other.is_repeated), (name, field.name)
+        others = {field.name: field for field in described(theirs[name]).field}
+        for field in described(messages.message(name)).field:
+            other = others[field.name]
+            assert (field.number, field.label) == (other.number, other.label), (name, field.name)
             assert field.type == other.type or field.name in enums, (name, field.name)
             compared += 1
     assert compared > 40
