@@ -39,11 +39,14 @@ def test_shown_at_once_when_asked(terminal):
 
 
 def test_automatic_waits(terminal, monkeypatch):
-    assert list(progress.track(range(3), description="explaining")) == [0, 1, 2]
-    assert terminal.getvalue() == ""
-    monkeypatch.setattr(progress, "PATIENCE", 0.0)
-    assert list(progress.track(range(3), description="explaining")) == [0, 1, 2]
-    assert "3/3" in terminal.getvalue()
+    seconds = 0.0
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: seconds))
+    shown = []
+    for _ in progress.track(range(5), description="explaining"):
+        shown.append(terminal.getvalue() != "")
+        seconds += 0.4
+    assert shown == [False, False, False, True, True]  # at 0, 0.4, 0.8, 1.2 and 1.6 s
+    assert "5/5" in terminal.getvalue()
 
 
 def test_items_that_are_shares_of_a_batch(terminal):

@@ -39,17 +39,15 @@ def new_version(base: str | os.PathLike, version: int, overwrite: bool) -> Itera
     if base.exists() and not base.is_dir():
         raise ExportError(f"{base} is a file.", expected="a folder for the versions of a model, or none yet")
     if os.path.lexists(place) and not overwrite:
-        raise ExportError(
-            f"{place} is there already.",
-            expected="a version that is not there yet",
-            fix="choose another version, or replace this one with overwrite=True (kxai export: --overwrite).",
-        )
+        raise _taken(place)
     made = _make(base)
     part = Path(tempfile.mkdtemp(prefix=f".{version}.", suffix=".part", dir=base))
     try:
         filled = part / "new"
         yield filled
         if os.path.lexists(place):
+            if not overwrite:
+                raise _taken(place)  # by somebody else, meanwhile
             os.rename(place, part / "old")
         try:
             os.rename(filled, place)
@@ -64,6 +62,14 @@ def new_version(base: str | os.PathLike, version: int, overwrite: bool) -> Itera
                 folder.rmdir()
         raise
     shutil.rmtree(part, ignore_errors=True)
+
+
+def _taken(place: Path) -> ExportError:
+    return ExportError(
+        f"{place} is there already.",
+        expected="a version that is not there yet",
+        fix="choose another version, or replace this one with overwrite=True (kxai export: --overwrite).",
+    )
 
 
 def _make(folder: Path) -> list[Path]:

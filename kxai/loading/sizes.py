@@ -74,21 +74,20 @@ class _Outline:
         self._config = {**config, "compile_config": None}
         # What is known in the caller's thread alone has to be carried over.
         self._request = replace(request, custom_objects=request.objects)
-        self._begun = threading.Event()
+        self._begun, self._built = threading.Event(), threading.Event()
+        self._guard = threading.Lock()  # held where it is settled that the model is built
         self._size = 0
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
     def size(self) -> int:
         """Counts the model's parameters."""
         thread = threading.Thread(target=self._run, name="kxai-outline")
         thread.start()
-        self._begun.wait()
-        thread.join(SECONDS)
-        late = thread.is_alive()
-        while thread.is_alive():
-            # Raised within the thread at its next step; again, should something have caught it.
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_TooLong))
-            thread.join(10)
+        try:
+            self._built.wait(SECONDS)
+        finally:  # also if the caller is interrupted
+            late = self._stopped(thread.ident or 0)
+        thread.join()
         if late:
             raise LoadError(
                 f"{self._request.path} describes a model that takes too long to build.",
@@ -107,14 +106,45 @@ class _Outline:
             raise self._error
         return self._size
 
+    def _stopped(self, thread: int) -> bool:
+        """Ends what the thread builds; whether it was still building."""
+        self._begun.wait()
+        late = False
+        while not self._built.is_set():
+            with self._guard:
+                if not self._built.is_set():
+                    late = True
+                    _raise_within(thread, ctypes.py_object(_TooLong))
+            self._built.wait(10)  # and then again, should something have caught it
+        return late
+
     def _run(self) -> None:
+        """Builds, once, and then is out of reach of the caller's exception: a thread that ends must not meet it."""
+        begun = False
+        while not self._built.is_set():
+            try:
+                if not begun:
+                    begun = True
+                    self._begun.set()
+                    self._build()
+                with self._guard:
+                    _raise_within(threading.get_ident(), None)  # what was on its way
+                    self._built.set()
+            except _TooLong:
+                pass  # The caller knows.
+
+    def _build(self) -> None:
         try:
-            self._begun.set()
             with keras.StatelessScope(initialize_variables=False):
                 model = self._request.build(self._config)
                 variables = model.variables if isinstance(model, keras.Layer) else []
                 self._size = sum(math.prod(variable.shape) for variable in variables)
-        except Exception as error:  # Raised again where the caller waits.
-            self._error = error
         except _TooLong:
-            pass  # The caller knows.
+            raise
+        except BaseException as error:  # Raised again where the caller waits.
+            self._error = error
+
+
+def _raise_within(thread: int, error: Any) -> None:
+    """Lets a thread meet an exception at its next step, in place of the one that it has not met yet; None: no more."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)

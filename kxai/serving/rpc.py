@@ -102,7 +102,11 @@ class Rpc(Transport):
         headers = [(name.lower(), value) for name, value in self._place.headers.items()]
         try:
             return method(request, timeout=self._place.timeout, metadata=headers)
-        except self._grpc.RpcError as error:
+        except (self._grpc.RpcError, ValueError) as error:
+            if self._closed:  # by another thread, meanwhile
+                raise closed() from error
+            if isinstance(error, ValueError):
+                raise
             code, details = error.code().name, error.details() or ""
             if code == "UNAVAILABLE":
                 raise unreachable(self._place, details) from error

@@ -10,11 +10,13 @@ from __future__ import annotations
 import functools
 import importlib
 import re
+import threading
 from typing import Any
 
 from kxai.errors import MissingDependencyError
 
 PACKAGE = "kxai.wire"
+_LOCK = threading.Lock()
 MODEL_METADATA = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 """The type of what ``GetModelMetadataResponse.metadata["signature_def"]`` holds."""
 
@@ -65,7 +67,8 @@ def message(name: str) -> Any:
         >>> request.SerializeToString()
         b'\\n\\x08\\n\\x06digits'
     """
-    return _classes()[name]
+    with _LOCK:  # messages of one pool do not go into those of another
+        return _classes()[name]
 
 
 @functools.cache

@@ -18,6 +18,7 @@ import kxai
 from kxai.analyzers import Analyzer
 from kxai.backend import saved_model
 from kxai.errors import ArgumentError, ExportError, InputError, TargetError, UnknownNameError
+from kxai.exporting.folder import new_version
 from kxai.testing import models
 from kxai.testing.snapshot import Snapshot
 from tests.export import parity
@@ -637,6 +638,18 @@ def test_a_version_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
     assert loaded(done)("serving_default", x=models.numbers(4))["y"].shape == (4, 3)
+
+
+def test_a_version_that_somebody_else_has_written_meanwhile_stays(tmp_path):
+    def write():
+        with new_version(tmp_path, 1, overwrite=False) as folder:
+            folder.mkdir()
+            (tmp_path / "1").mkdir()
+            (tmp_path / "1" / "theirs").touch()
+
+    with pytest.raises(ExportError, match="is there already"):
+        write()
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["1", "theirs"]
 
 
 def test_threads_write_versions_side_by_side(tmp_path):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import socket
 import threading
-import time
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -109,8 +109,7 @@ class RestHandler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.seen.append((self.path, dict(self.headers), body))
-        if self.server.delay:
-            time.sleep(self.server.delay)
+        self.server.may_answer.wait()
         if self.server.drop:  # ends the connection without a reply, as an idle one that timed out
             self.server.drop -= 1
             self.close_connection = True
@@ -179,17 +178,28 @@ def signature_json(function):
 
 
 @contextlib.contextmanager
+def quiet_port():
+    """A port at which nobody listens, kept from all who ask for any port; servers may take it by its number."""
+    with socket.socket() as keeper:
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(("127.0.0.1", 0))
+        yield keeper.getsockname()[1]
+
+
+@contextlib.contextmanager
 def rest_server(folder):
     """The test double of the REST interface, listening."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), RestHandler)
     server.daemon_threads = True
     server.functions = load_signatures(str(folder / "1"))
-    server.seen, server.sizes, server.delay, server.drop = [], [], 0.0, 0
+    server.seen, server.sizes, server.may_answer, server.drop = [], [], threading.Event(), 0
+    server.may_answer.set()
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield server
     finally:
+        server.may_answer.set()
         server.shutdown()
         thread.join()
         server.server_close()
@@ -197,7 +207,7 @@ def rest_server(folder):
 
 @contextlib.contextmanager
 def grpc_server(folder):
-    """The test double of the gRPC interface, by the servicers of tensorflow-serving-api; yields it and its port."""
+    """The test double of the gRPC interface, by the servicers of tensorflow-serving-api; yields it, with its port."""
     import grpc
     from tensorflow_serving.apis import (
         get_model_metadata_pb2,
@@ -210,11 +220,11 @@ def grpc_server(folder):
     functions = load_signatures(str(folder / "1"))
 
     class Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
-        seen, delay, content = [], 0.0, True
+        seen, may_answer, content = [], threading.Event(), True
 
         def Predict(self, request, context):  # noqa: N802
             self.seen.append((request, dict(context.invocation_metadata())))
-            time.sleep(self.delay)
+            self.may_answer.wait()
             spec = request.model_spec
             if spec.name != "digits" or spec.version.value not in (0, 1):
                 context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {spec.name}")
@@ -252,6 +262,7 @@ def grpc_server(folder):
 
     server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", -1)])
     servicer = Predictions()
+    servicer.may_answer.set()
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(Models(), server)
     servicer.port = server.add_insecure_port("127.0.0.1:0")
@@ -259,4 +270,5 @@ def grpc_server(folder):
     try:
         yield servicer
     finally:
+        servicer.may_answer.set()
         server.stop(0).wait()

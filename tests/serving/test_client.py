@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -396,18 +397,9 @@ def test_addresses(url, protocol, address):
         assert repr(client) == f"Client('{address}', 'digits', protocol='{protocol}')"
 
 
-@pytest.fixture
-def silent():
-    """A port where connections are taken and nothing is said."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield listening.getsockname()[1]
-
-
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_no_server(protocol):
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-    with Client(f"127.0.0.1:{port}", "digits", protocol=protocol, timeout=5) as client:
+    with served.quiet_port() as port, Client(f"127.0.0.1:{port}", "digits", protocol=protocol) as client:
         assert not client.ready()
         with pytest.raises(
             ServingError, match=rf"127.0.0.1:{port} cannot be reached(.|\n)*Fix: is it running"
@@ -417,16 +409,20 @@ def test_no_server(protocol):
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
-def test_late_replies(protocol, connect, rest, grpc):
-    client = connect(protocol, timeout=0.3)
-    client.metadata()
-    rest.delay = grpc.delay = 1.0
-    try:
-        with pytest.raises(ServingError, match=r"did not answer in time(.|\n)*within 0.3 s"):
-            client.predict(served.images(1))
-    finally:
-        rest.delay = grpc.delay = 0.0
-    assert client.predict(served.images(1))["logits"].shape == (1, served.CLASSES)
+def test_late_replies(protocol, connect, folder):
+    known = connect(protocol).metadata()  # of the same model, and not in a hurry
+    serve = served.grpc_server if protocol == "grpc" else served.rest_server
+    with serve(folder) as server:
+        port = server.port if protocol == "grpc" else server.server_port
+        with Client(f"127.0.0.1:{port}", "digits", protocol=protocol, timeout=0.3) as client:
+            client._known = known
+            server.may_answer.clear()
+            with pytest.raises(ServingError, match=r"did not answer in time(.|\n)*within 0.3 s"):
+                client.predict(served.images(1))
+            server.may_answer.set()
+            client._transport._place = replace(client._transport._place, timeout=60.0)
+            # Of two samples: it is not the late reply that is read.
+            assert client.predict(served.images(2))["logits"].shape == (2, served.CLASSES)
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
@@ -438,6 +434,24 @@ def test_closed_clients_say_so(protocol, connect):
         client.predict(served.images(1))
     with pytest.raises(ServingError, match="This client was closed"):
         client.ready()
+
+
+def test_a_client_that_is_closed_while_it_waits_says_so(connect, folder):
+    known = connect("grpc").metadata()
+    with (
+        served.grpc_server(folder) as server,
+        Client(f"127.0.0.1:{server.port}", "digits", protocol="grpc") as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        client._known = known
+        server.seen.clear()
+        server.may_answer.clear()
+        waiting = pool.submit(client.predict, served.images(1))
+        while not server.seen and not waiting.done():
+            time.sleep(0.01)
+        client.close()
+        with pytest.raises(ServingError, match="This client was closed"):
+            waiting.result()
 
 
 def test_several_inputs_and_outputs():
@@ -471,7 +485,7 @@ def test_the_client_needs_neither_keras_nor_tensorflow():
         "try: Client('127.0.0.1:9', 'digits', protocol='grpc')\n"
         "except ImportError as error: print(error)\n"
     )
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.stderr == ""
     assert run.stdout.startswith("False\nThe package grpcio cannot be imported.")
     assert 'pip install "kxai[serving]"' in run.stdout

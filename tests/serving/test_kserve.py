@@ -26,16 +26,16 @@ from tests.serving import served
 ROOT = Path(__file__).parent.parent.parent
 EXPLAIN = "/v1/models/digits:explain"
 MAX_BODY = 2**17
+BODY_TIMEOUT = 3  # s; what one test waits for, and what a body that is sent at once never takes
+PATIENCE = 300  # s, for what should take less than one
 METHODS = {"lrp_epsilon": lambda model: kxai.LRP(model, "epsilon"), "gradient": kxai.Gradient}
 
 
-def started(folder, log, *options):
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
+def started(port, folder, log, *options):
     command = [sys.executable, "-m", "kxai.serving.kserve", "--model_name", "digits", "--model_dir", str(folder)]
     command += ["--host", "127.0.0.1", "--http_port", str(port), *options]
     with log.open("wb") as out:
-        return port, subprocess.Popen(
+        return subprocess.Popen(
             command, cwd=ROOT, stdout=out, stderr=out, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}
         )
 
@@ -53,27 +53,33 @@ def port(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
     log = folder / "log"
     kxai.export([analyzer(model) for analyzer in METHODS.values()], folder)
-    port, process = started(folder, log, "--max_body_mb", str(MAX_BODY / 2**20), "--body_timeout", "1")
-    try:
-        for _ in range(600):
-            assert process.poll() is None, log.read_text()
-            try:
-                if asked(port, "GET", "/v1/models/digits")[0] == 200:
-                    break
-            except ConnectionError:
+    limits = "--max_body_mb", str(MAX_BODY / 2**20), "--body_timeout", str(BODY_TIMEOUT)
+    with served.quiet_port() as port:
+        process = started(port, folder, log, *limits)
+        try:
+            begin = time.monotonic()
+            while not listens(port):
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() - begin < PATIENCE
                 time.sleep(0.1)
-        yield port
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0, log.read_text()
-        with pytest.raises(ConnectionRefusedError):
-            asked(port, "GET", "/v1/models/digits")
-    finally:
-        process.kill()
-        process.wait()
+            yield port
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0, log.read_text()
+            assert not listens(port)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def listens(port):
+    try:
+        return asked(port, "GET", "/v1/models/digits")[0] == 200
+    except ConnectionRefusedError:
+        return False
 
 
 def asked(port, method, path, body=None, headers=None, connection=None):
-    own = connection or http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    own = connection or http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         own.request(method, path, body, {"Content-Type": "application/json", **(headers or {})})
         response = own.getresponse()
@@ -85,7 +91,7 @@ def asked(port, method, path, body=None, headers=None, connection=None):
 
 def raw(port, data, *, end=False):
     """Sends bytes as they are and returns the status and the body of the reply; none if there is none."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
         connection.sendall(data)
         if end:
             connection.shutdown(socket.SHUT_WR)
@@ -116,7 +122,7 @@ def test_eight_clients_lose_nothing(port, model):
     methods = [list(METHODS)[i % 2] for i in range(count)]
 
     def client(worker):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         replies = {}
         for i in range(worker, count, 8):
             body = {"instances": x[i : i + 1].tolist(), "target": targets[i], "signature_name": f"explain_{methods[i]}"}
@@ -199,7 +205,7 @@ def test_other_paths_and_types(port, model):
 
 @pytest.mark.slow
 def test_the_requests_headers_do_not_come_back(port):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     # Sent in chunks: a reply that says so of itself could not be read.
     connection.request("POST", EXPLAIN, iter([json.dumps({"instances": [ROW]}).encode()]), {"Cookie": "secret"})
     response = connection.getresponse()
@@ -216,7 +222,7 @@ def test_truncated_requests(port, model):
     )
     status, body = raw(port, head + b'{"instances": [[')  # the rest does not come
     assert status == 408
-    assert "not complete within 1 s" in json.loads(body)["error"]
+    assert f"not complete within {BODY_TIMEOUT} s" in json.loads(body)["error"]
     status, body = raw(port, head + b'{"instances": [[', end=True)  # the client says that the rest does not come
     assert status == 400
     assert json.loads(body)["error"] == "The body was cut off: 16 of 500 bytes came."
@@ -246,7 +252,7 @@ def test_the_server_listens_while_it_computes():
         "others_ran = threading.Event()\n"
         "class Slow:\n"
         "    def explain(self, payload):\n"
-        "        return others_ran.wait(20)\n"
+        "        return others_ran.wait(60)\n"
         "async def main():\n"
         "    with ThreadPoolExecutor(1) as pool:\n"
         "        model = _model_class(kserve)('digits', Slow(), pool)\n"
@@ -257,7 +263,7 @@ def test_the_server_listens_while_it_computes():
         "        print(await task, sorted(headers))\n"
         "asyncio.run(main())\n"
     )
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert run.stdout.splitlines()[-1:] == ["True ['ce-id', 'content-type']"], run.stderr
 
 
@@ -265,8 +271,12 @@ def test_the_server_listens_while_it_computes():
 def test_a_folder_without_a_model_is_named(tmp_path):
     if not os.environ.get("CI"):
         pytest.importorskip("kserve", reason="KServe is not installed")
-    _, process = started(tmp_path, tmp_path / "log")
-    assert process.wait(60) == 1
+    with served.quiet_port() as port:
+        process = started(port, tmp_path, tmp_path / "log")
+        try:
+            assert process.wait(PATIENCE) == 1
+        finally:
+            process.kill()
     assert f"error: There is no SavedModel in {tmp_path}" in (tmp_path / "log").read_text()
 
 

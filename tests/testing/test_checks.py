@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import time
+import threading
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -437,9 +437,12 @@ class OtherWhenEager(Sick):
 
 
 class SharesState(Sick):
+    meeting = threading.Barrier(4, timeout=60)  # of the check's threads
+
     def explain(self, x, target=None, batch_size=32, **options):
         self._x = x
-        time.sleep(0.02)
+        if threading.current_thread() is not threading.main_thread():
+            self.meeting.wait()
         return super().explain(self._x, target, batch_size, **options)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +238,19 @@ def test_messages_do_not_meet_tensorflows():
     assert isinstance(messages.message("TensorProto")(), protobuf.Message)
 
 
+def test_threads_that_are_the_first_to_ask_get_the_same_messages():
+    """Those of two pools cannot be put into each other."""
+    messages._classes.cache_clear()
+    together = threading.Barrier(8, timeout=60)
+
+    def work(_):
+        together.wait()
+        return messages.message("PredictRequest")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(work, range(8)))) == 1
+
+
 def test_without_protobuf():
     code = (
         "import sys; sys.modules['google.protobuf'] = None\n"
@@ -243,7 +258,7 @@ def test_without_protobuf():
         "try: wire.to_tensor([1.0])\n"
         "except wire.messages.MissingDependencyError as error: sys.exit(str(error))"
     )
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.returncode == 1
     assert 'pip install "kxai[serving]"' in run.stderr
     assert issubclass(MissingDependencyError, ImportError)
@@ -251,5 +266,5 @@ def test_without_protobuf():
 
 def test_tensorflow_is_not_imported():
     code = "import sys; from kxai import wire; wire.to_tensor([1.0]); print({'keras', 'tensorflow'} & {*sys.modules})"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.stdout == "set()\n"
