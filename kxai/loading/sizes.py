@@ -86,8 +86,7 @@ class _Outline:
         try:
             self._built.wait(SECONDS)
         finally:  # also if the caller is interrupted
-            late = self._stopped(thread.ident or 0)
-        thread.join()
+            late = self._stopped(thread)
         if late:
             raise LoadError(
                 f"{self._request.path} describes a model that takes too long to build.",
@@ -106,16 +105,17 @@ class _Outline:
             raise self._error
         return self._size
 
-    def _stopped(self, thread: int) -> bool:
-        """Ends what the thread builds; whether it was still building."""
+    def _stopped(self, thread: threading.Thread) -> bool:
+        """Ends the thread; whether it was still building."""
         self._begun.wait()
         late = False
         while not self._built.is_set():
             with self._guard:
                 if not self._built.is_set():
                     late = True
-                    _raise_within(thread, ctypes.py_object(_TooLong))
+                    _raise_within(thread.ident or 0, ctypes.py_object(_TooLong))
             self._built.wait(10)  # and then again, should something have caught it
+        thread.join()
         return late
 
     def _run(self) -> None:

@@ -83,9 +83,11 @@ class Page:
         return self.all(selector)[0]
 
     def settle(self):
-        """Waits until what was asked for is drawn."""
+        """Waits until what was asked for is drawn: in the next frame, or in the one after what came into view."""
         self.browser.execute_async_script(
-            "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 60)))"
+            "const done = arguments[0]; let left = 5;"
+            "const frame = () => (left-- ? requestAnimationFrame(frame) : setTimeout(done));"
+            "frame();"
         )
 
     def choose(self, name, value):
@@ -374,7 +376,7 @@ def test_the_network_is_closed(browser, report):
     blocked = browser.execute_async_script(
         "const done = arguments[0];"
         "document.addEventListener('securitypolicyviolation', (event) => done(event.effectiveDirective));"
-        "fetch('http://127.0.0.1:9/').catch(() => setTimeout(() => done('nothing'), 2000));"
+        "fetch('http://127.0.0.1:9/').catch(() => setTimeout(() => done('nothing'), 20000));"
     )
     assert blocked == "connect-src"
     assert page.complaints()  # the browser says that it refused
