@@ -599,6 +599,24 @@ def test_no_relevance_is_said(browser, tmp_path):
     assert page.complaints() == []
 
 
+def test_a_narrow_window_leaves_room_for_bars(browser, tmp_path):
+    layers = [keras.Input((4,)), keras.layers.Dense(3)]
+    kxai.report(
+        keras.Sequential(layers), np.ones((1, 4)), ["gradient", "gradient_x_input"], labels=["a", "b" * 300, "c"],
+        feature_names=["one", "two", "three", "a feature of a long name"], path=tmp_path / "narrow.html",
+    )  # fmt: skip
+    page = Page(browser, tmp_path / "narrow.html", width=360)
+    page.shoot("table-narrow")
+    assert all(track.rect["width"] > 80 for track in page.all(".track"))
+    assert len({figure.rect["x"] for figure in page.all(".cells figure")}) == 1  # below each other
+    # Nothing stands where a picture would, and no name takes the page.
+    assert page.one(".predictions").rect["width"] > 200
+    label = next(label for label in page.all(".predictions .label") if label.text.startswith("b"))
+    assert label.rect["height"] < 70
+    assert page.one(f"li[title^='{'b' * 300}: ']")
+    assert page.complaints() == []
+
+
 def test_names_of_methods_break_between_words(browser, tmp_path):
     layers = [keras.Input((3, 3, 1)), keras.layers.Flatten(), keras.layers.Dense(2)]
     methods = ["integrated_gradients", "gradient", "lrp.alpha_2_beta_1"]

@@ -105,13 +105,15 @@ function predictionBars(output) {
     meter.style.setProperty("--share", Math.abs(value) / (output.full || 1));
     const shown = output.percent ? `${(100 * value).toFixed(1)} %` : brief(value, 4);
     const text = name || "output";
-    list.append(element("li", { title: String(value) }, meter, element("span", {}, text), element("b", {}, shown)));
+    const label = element("span", { class: "label" }, text);
+    list.append(element("li", { title: `${text}: ${value}` }, meter, label, element("b", {}, shown)));
   }
   return element("div", {}, ...(output.name ? [element("p", { class: "input" }, output.name)] : []), list);
 }
 
 function makeCard(sample, number) {
-  const card = element("div", { class: "card" }, element("h2", {}, sample.name));
+  const pictured = facts.pictures[number].some((meta) => meta);
+  const card = element("div", { class: pictured ? "card" : "card plain" }, element("h2", {}, sample.name));
   facts.parts.forEach((part, index) => {
     const meta = facts.pictures[number][index];
     if (!meta) return;
@@ -130,7 +132,8 @@ function makeCard(sample, number) {
 }
 
 const rows = facts.samples.map((sample, number) => {
-  const cells = element("div", { class: "cells" }, ...facts.methods.map((method, i) => makeFigure(method, i, number)));
+  const pictures = facts.parts.every((part) => part.kind === "image"); // which may be small; bars and words may not
+  const cells = element("div", { class: pictures ? "cells pictures" : "cells" }, ...facts.methods.map((method, i) => makeFigure(method, i, number)));
   return element("section", { class: "sample", "data-sample": number, "aria-label": sample.name }, makeCard(sample, number), cells);
 });
 
