@@ -271,7 +271,7 @@ class Explanation:
                 for name, part in stored["fields"].items()
             }
             return cls(**fields, config=stored["config"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise LoadError(
                 f"{os.fspath(path)} holds no explanation that this version of kxai can read.",
                 expected=f"format {FORMAT!r} version {FORMAT_VERSION}",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import lzma
+import math
 import os
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -168,10 +171,10 @@ def read_archive(path: str | os.PathLike, what: str) -> tuple[str, dict[str, np.
         what: what it should be, for the message.
 
     Returns:
-        The JSON text, and the arrays by name.
+        The JSON text, and the arrays by name, read-only.
 
     Raises:
-        LoadError: the file is missing, truncated, damaged, or no such archive.
+        LoadError: the file is missing, truncated, damaged, no such archive, or holds more than it is large.
 
     Example:
         >>> read_archive("nowhere/a.npz", "explanation")  # doctest: +ELLIPSIS
@@ -183,9 +186,10 @@ def read_archive(path: str | os.PathLike, what: str) -> tuple[str, dict[str, np.
     if path.is_dir():
         raise LoadError(f"{path} is no {what}.", expected="an .npz file that kxai wrote", received="a folder")
     try:
-        members: dict[str, Any] = _members(path)
+        # What kxai writes is not compressed.
+        members = read_arrays(path, path.stat().st_size)
         return members.pop(TEXT).tobytes().decode(), members
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except UNREADABLE as error:
         raise LoadError(
             f"{path} is no {what} that can be read.",
             expected="an .npz file that kxai wrote, complete",
@@ -194,11 +198,79 @@ def read_archive(path: str | os.PathLike, what: str) -> tuple[str, dict[str, np.
         ) from error
 
 
-def _members(path: Path) -> dict[str, np.ndarray]:
+UNREADABLE = (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+"""What reading a damaged ``.npz`` or ``.npy`` file raises."""
+
+
+def read_arrays(path: Path, limit: int | None = None) -> dict[str, np.ndarray]:
+    """Reads the arrays of an ``.npz`` file, none of them larger than the file says and holds.
+
+    Args:
+        path: the file.
+        limit: how many bytes they may hold together; default any.
+
+    Returns:
+        The arrays by name, read-only.
+
+    Raises:
+        ValueError: the file holds other things, more than is allowed, or less than it says. Of a damaged file any of
+            ``UNREADABLE``.
+    """
     if not zipfile.is_zipfile(path):
         raise ValueError("this is not a complete zip archive")
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        total = sum(entry.file_size for entry in entries)
+        if limit is not None and total > limit:
+            raise ValueError(f"it unpacks to {total} bytes")
+        arrays = {}
+        for entry in entries:
+            with archive.open(entry) as stream:
+                arrays[entry.filename.removesuffix(".npy")] = read_array(stream, entry.file_size)
+    return arrays
+
+
+def read_array(stream: IO[bytes], size: int) -> np.ndarray:
+    """Reads an array as ``.npy`` files hold it; nothing is allocated for one that is not there.
+
+    Args:
+        stream: where it begins.
+        size: bytes from there to the end.
+
+    Returns:
+        The array, read-only.
+
+    Raises:
+        ValueError: these are no such bytes, more or fewer than the array has, or they would have to be unpickled.
+
+    Example:
+        >>> import io
+        >>> stream = io.BytesIO()
+        >>> np.save(stream, np.arange(3))
+        >>> stream.seek(0)
+        0
+        >>> read_array(stream, len(stream.getvalue()))
+        array([0, 1, 2])
+    """
+    begin, version = stream.tell(), np.lib.format.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"an array of format {version}")
+    shape, _, dtype = _HEADERS[version](stream)
+    if dtype.hasobject:
+        raise ValueError("objects, which would have to be unpickled")
+    held = begin + size - stream.tell()
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != held:
+        raise ValueError(f"an array of shape {shape} and dtype {dtype} in {held} bytes")
+    stream.seek(begin)
+    array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
+    array.flags.writeable = False
+    return array
+
+
+_HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, np.dtype]]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def json_copy(config: dict[str, Any]) -> dict[str, Any]:

@@ -128,13 +128,13 @@ def from_json(structure: dict[str, Any], arrays: dict[str, np.ndarray]) -> Nest:
 
     Args:
         structure: the structure.
-        arrays: the leaves, by name.
+        arrays: the leaves, by name; those that are used are taken out, as each has one place.
 
     Returns:
         The nest.
 
     Raises:
-        KeyError: an array is missing.
+        KeyError: an array is missing, or is there twice.
         ValueError: the structure is not one that ``to_json`` writes.
 
     Example:
@@ -143,7 +143,7 @@ def from_json(structure: dict[str, Any], arrays: dict[str, np.ndarray]) -> Nest:
     """
     ((kind, content),) = structure.items()
     if kind == "array":
-        return arrays[content]
+        return arrays.pop(content)
     if kind == "dict":
         return {key: from_json(part, arrays) for key, part in content}
     if kind in ("list", "tuple"):

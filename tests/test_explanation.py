@@ -172,6 +172,15 @@ def test_load_refuses_foreign_archives(tmp_path):
     write_archive(tmp_path / "new.npz", '{"format": "kxai.explanation", "version": 99}', {})
     with pytest.raises(LoadError, match="version 99"):
         Explanation.load(tmp_path / "new.npz")
+    write_archive(tmp_path / "deep.npz", "[" * 100_000 + "]" * 100_000, {})
+    with pytest.raises(LoadError, match="holds no explanation"):
+        Explanation.load(tmp_path / "deep.npz")
+    # An array in a million places would be checked a million times.
+    fields = {"relevance": {"list": [{"array": "x"}] * 2}}
+    text = json.dumps({"format": "kxai.explanation", "version": 2, "fields": fields, "config": {}})
+    write_archive(tmp_path / "again.npz", text, {"x": np.ones((1, 2))})
+    with pytest.raises(LoadError, match="KeyError: 'x'"):
+        Explanation.load(tmp_path / "again.npz")
     write_archive(tmp_path / "list.npz", "[1]", {})
     with pytest.raises(LoadError, match="holds no explanation"):
         Explanation.load(tmp_path / "list.npz")

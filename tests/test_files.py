@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -58,8 +61,61 @@ def test_objects_are_not_pickled(tmp_path):
 
 def test_pickled_content_is_not_read(tmp_path):
     np.savez(tmp_path / "a.npz", json=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(LoadError, match="allow_pickle=False"):
+    with pytest.raises(LoadError, match="would have to be unpickled"):
         files.read_archive(tmp_path / "a.npz", "archive")
+
+
+def header(shape, dtype="<f8"):
+    """The beginning of an .npy file, without the values."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("member", "said"),
+    [
+        (header((10**13,)), r"shape \(10000000000000,\) and dtype float64 in 0 bytes"),
+        (header((2,)) + bytes(8), r"shape \(2,\) and dtype float64 in 8 bytes"),
+        (header((1,)) + bytes(16), r"shape \(1,\) and dtype float64 in 16 bytes"),
+        (header((-1,)) + bytes(8), r"shape \(-1,\)"),
+        (header((1,), f"<U{10**8}"), "in 0 bytes"),
+        (b"\x93NUMPY\x09\x00" + header((1,))[8:], "array of format"),
+        (b"text", "EOF|magic"),
+    ],
+)
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_arrays_are_no_larger_than_the_file(tmp_path, member, said, compression):
+    path = files.write_archive(tmp_path / "a.npz", "{}", {})
+    with zipfile.ZipFile(path, "a", compression) as archive:
+        archive.writestr("x.npy", member)
+    with pytest.raises(LoadError, match=said):
+        files.read_archive(path, "archive")
+
+
+def test_a_bomb_is_not_unpacked(tmp_path):
+    size = 200 * 2**20
+    path = files.write_archive(tmp_path / "a.npz", "{}", {})
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, archive.open("x.npy", "w") as x:
+        x.write(header((size,), "|u1"))
+        for _ in range(200):
+            x.write(bytes(2**20))
+    tracemalloc.start()
+    with pytest.raises(LoadError, match="it unpacks to 209715"):
+        files.read_archive(path, "archive")
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_arrays_that_were_read_stay_as_they_are(tmp_path):
+    path = files.write_archive(
+        tmp_path / "a.npz", "{}", {"x": np.asfortranarray(np.eye(3)), "t": np.array(["a", "bc"])}
+    )
+    text, arrays = files.read_archive(path, "archive")
+    assert text == "{}"
+    assert arrays["t"].tolist() == ["a", "bc"]
+    assert arrays["x"].tolist() == np.eye(3).tolist()
+    assert not arrays["x"].flags.writeable
 
 
 def test_every_truncation_is_refused(tmp_path):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kxai import files
 from kxai.errors import InputError, LoadError
 from kxai.files import existing
 from kxai.preprocessing import PREPROCESS, preprocessing
@@ -113,16 +114,14 @@ def read_arrays(path: str) -> np.ndarray | dict[str, np.ndarray]:
     Raises:
         LoadError: the file is missing, damaged, or would have to be unpickled.
     """
-    import zipfile
-
     file = existing(path, "array file")
     try:
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            arrays = {name: loaded[name] for name in loaded.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        with open(file, "rb") as stream:
+            if stream.read(1) != b"P":  # as zip archives begin
+                stream.seek(0)
+                return files.read_array(stream, file.stat().st_size)
+        arrays = files.read_arrays(file)
+    except files.UNREADABLE as error:
         raise LoadError(
             f"{file} holds no arrays that can be read.",
             expected="a complete .npy or .npz file of numbers",

@@ -170,7 +170,7 @@ class Patterns:
             }
             known = dict(stored["nodes"])
             return Patterns(stored["estimator"], stored["samples"], stored["weights"], known, pairs)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise LoadError(
                 f"{os.fspath(path)} holds no patterns that this version of kxai can read.",
                 expected=f"format {FORMAT!r} version {FORMAT_VERSION}",
