@@ -64,11 +64,11 @@ def check(config: dict[str, Any], request: Request) -> None:
     objects = list(_objects({key: part for key, part in config.items() if key != "compile_config"}))
     _check_code(objects, request)
     _check_files(objects, request)
-    if operations := sorted({item["class_name"] for item in objects} & _OPERATIONS_OF_KERAS2):
+    if operations := sorted({_function(item) for item in objects if item["class_name"] in _OPERATIONS_OF_KERAS2}):
         raise LoadError(
-            f"{request.path} holds TensorFlow operations in the way of Keras 2, which Keras 3 cannot rebuild.",
-            expected="layers only",
-            received=", ".join(operations),
+            f"{request.path} calls TensorFlow's functions, as Keras 2 writes them, which Keras 3 does not have.",
+            expected="layers, and functions that keras.ops has, too",
+            received=", ".join(operations[:10]),
             fix="write the model with layers or keras.ops in place of tf functions and load the weights into it."
             + _or_closed(request),
         )
@@ -146,6 +146,10 @@ def _check_files(objects: list[dict[str, Any]], request: Request) -> None:
                     received=f"{key}={value[:200]!r} of {item['class_name']}",
                     fix="only if you trust the origin of this file: load it with safe_mode=False.",
                 )
+
+
+def _function(item: dict[str, Any]) -> str:
+    return str(_settings(item).get("function") or _settings(item).get("name") or item["class_name"])
 
 
 def _check_names(objects: list[dict[str, Any]], request: Request) -> None:

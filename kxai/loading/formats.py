@@ -68,6 +68,7 @@ def _with_tree(request: Request, config: dict[str, Any], file: Path | io.BytesIO
     with failures.told(request, "keras"):
         new = _modern(config)
         _check(request, new, lambda: hdf5.check(file, request.path, size))
+        _check_words(new, request.path)
         model = _build(request, new)
         with h5py.File(file, "r") as stored:
             weights.assign(model, trees.from_hdf5(stored, config), request.path)
@@ -112,7 +113,7 @@ def _check_order(model: Any, path: Path) -> None:
     if not isinstance(model, keras.Model):
         return
     wanted = [layer.name for layer in model.layers if layer.weights]
-    found = hdf5.layers_with_weights(path)
+    found = [keras2.plain(name) for name in hdf5.layers_with_weights(path)]
     if wanted != found and sorted(wanted) == sorted(found):
         raise LoadError(
             f"{path} holds the weights in another order than the model has its layers.",
@@ -127,8 +128,9 @@ def _check_words(config: dict[str, Any], path: Path) -> None:
         raise LoadError(
             f"{path} does not hold the vocabulary of {', '.join(without[:5])}.",
             expected="a vocabulary in the configuration",
-            received="none: what adapt() found is stored in .keras files alone",
-            fix="save the model as name.keras.",
+            received="none: what adapt() found lies elsewhere, where only .keras files of Keras 3 say it",
+            fix="make the layer with vocabulary=layer.get_vocabulary(), or save the model as name.keras with Keras 3."
+            + (" As a black box, without its layers: endpoint='serving_default'." if path.is_dir() else ""),
         )
 
 
@@ -211,6 +213,7 @@ def described(request: Request) -> Any | None:
         new = keras2.modern(found.config)
         checkpoint = Checkpoint(request.path)
         _check(request, new, lambda: stored_bytes(request.path))
+        _check_words(new, request.path)
         model = _build(request, new)
         weights.assign(model, trees.from_checkpoint(checkpoint, found.names), request.path)
         return model

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from kxai.errors import LoadError
-from kxai.loading import keras2_calls
+from kxai.loading import keras2_calls, keras2_operations
 from kxai.loading.request import HARD_SIGMOID
 
 _SEPARABLE = ("SeparableConv1D", "SeparableConv2D")
@@ -28,6 +28,7 @@ _UNUSED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_SEPARABLE, ("kernel_initializer", "kernel_regularizer", "kernel_constraint")),
     "Embedding": ("input_length",),
     "MultiHeadAttention": ("query_shape", "key_shape", "value_shape"),
+    "Discretization": ("trainable",),
     **dict.fromkeys((f"SpatialDropout{n}D" for n in (1, 2, 3)), ("trainable", "noise_shape")),
 }
 _RENAMED = {"LeakyReLU": {"alpha": "negative_slope"}}
@@ -69,25 +70,53 @@ def modern(config: Any) -> Any:
         >>> modern({"class_name": "LeakyReLU", "config": {"name": "leaky", "alpha": 0.25}})["config"]
         {'name': 'leaky', 'negative_slope': 0.25}
     """
+    return _modern(_renamed(config))
+
+
+def plain(name: str) -> str:
+    """The name of a layer in Keras 3, which has no use for slashes in it.
+
+    Args:
+        name: in Keras 2.
+    """
+    return name.replace("/", "_")
+
+
+def _renamed(config: Any) -> Any:
     if isinstance(config, list):
-        return [modern(part) for part in config]
+        head = [plain(config[0])] if len(config) > 2 and isinstance(config[0], str) and type(config[1]) is int else []
+        return head + [_renamed(part) for part in config[len(head) :]]
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: plain(part) if key == "name" and isinstance(part, str) else _renamed(part) for key, part in config.items()
+    }
+
+
+def _modern(config: Any) -> Any:
+    if isinstance(config, list):
+        return [_modern(part) for part in config]
     if not isinstance(config, dict):
         return config
     name = config.get("class_name")
     if name == "__tuple__":
-        return modern(config.get("items"))
+        return _modern(config.get("items"))
     if name == "function":
         own = str(config.get("registered_name"))
         return _function(own) if ">" in own else config.get("config")
     if name == "Policy":
         return config.get("config", {}).get("name")
     if not isinstance(name, str):
-        return {key: modern(part) for key, part in config.items()}
+        return {key: _modern(part) for key, part in config.items()}
+    if name == "ThresholdedReLU" and isinstance(config.get("config"), dict):
+        config = {**config, "class_name": (name := "ReLU"), "config": _threshold(config["config"])}
     if name == "Sequential":
         config = {**config, "config": _with_input(config.get("config"))}
     elif name in ("Functional", "Model") and isinstance(config.get("config"), dict):
         config = {**config, "config": keras2_calls.modern(config["config"])}
-    kept = {key: modern(part) for key, part in config.items() if key not in _ADDED}
+    elif name in keras2_operations.CLASSES and (operation := keras2_operations.modern(config)):
+        return operation
+    kept = {key: _modern(part) for key, part in config.items() if key not in _ADDED}
     if isinstance(kept.get("config"), dict):
         kept["config"] = _modern_settings(name, kept["config"])
     return {**repair(kept), **_modern_name(name, config.get("registered_name"))}
@@ -146,6 +175,10 @@ def _modern_settings(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def _threshold(settings: dict[str, Any]) -> dict[str, Any]:
+    return {**{key: part for key, part in settings.items() if key != "theta"}, "threshold": settings.get("theta", 1.0)}
+
+
 def _with_input(settings: Any) -> Any:
     """Gives a Sequential an input layer where its first layer alone has the shape."""
     settings = {"name": "sequential", "layers": settings} if isinstance(settings, list) else settings
@@ -186,6 +219,7 @@ def repair(config: Any) -> Any:
     if not isinstance(name, str) or not isinstance(settings, dict):
         return config
     _refuse(name, settings)
+    config = keras2_operations.placed(config)
     dropped = {*_HARMLESS.get(name, ()), *_UNUSED.get(name, ())}
     settings = {key: value for key, value in settings.items() if key not in dropped}
     if name == "BatchNormalization" and isinstance(settings.get("axis"), list) and len(settings["axis"]) == 1:

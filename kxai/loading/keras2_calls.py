@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 _MODELS = {"Functional", "Sequential", "Model"}
+_RECURRENT = {"SimpleRNN", "LSTM", "GRU", "RNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "Bidirectional"}
 
 
 def modern(settings: dict[str, Any]) -> dict[str, Any]:
@@ -35,11 +36,24 @@ def modern(settings: dict[str, Any]) -> dict[str, Any]:
     inner = {name: 1 for name, of in classes.items() if of in _MODELS}
     sequential = {name: 1 for name, of in classes.items() if of == "Sequential"}
     called = [
-        {**layer, "inbound_nodes": [_call(node, classes, inner) for node in layer.get("inbound_nodes") or []]}
+        {
+            **layer,
+            "inbound_nodes": [_of_layer(layer, node, classes, inner) for node in layer.get("inbound_nodes") or []],
+        }
         for layer in layers
     ]
     ends = {key: _unpacked(_ends(settings.get(key), sequential)) for key in ("input_layers", "output_layers")}
     return {**settings, "layers": called, **ends}
+
+
+def _of_layer(layer: dict[str, Any], node: Any, names: dict[Any, Any], inner: dict[Any, int]) -> dict[str, Any]:
+    call = _call(node, names, inner)
+    inputs = call["args"][0] if call["args"] else None
+    constants = (layer.get("config") or {}).get("num_constants")
+    if layer.get("class_name") in _RECURRENT and isinstance(inputs, list) and not constants:
+        # Keras 2 has the states among the inputs.
+        return {"args": inputs[:1], "kwargs": {**call["kwargs"], "initial_state": inputs[1:]}}
+    return call
 
 
 def _call(node: Any, names: dict[Any, Any], inner: dict[Any, int]) -> dict[str, Any]:
@@ -47,6 +61,8 @@ def _call(node: Any, names: dict[Any, Any], inner: dict[Any, int]) -> dict[str, 
         return node
     if isinstance(node, dict):
         return {"args": [{key: _tensor(part, inner) for key, part in node.items()}], "kwargs": {}}
+    if node and isinstance(node[0], str):  # the call of a function
+        return {"args": [_tensor(node, inner)], "kwargs": _keywords(node[3], names, inner)}
     inputs = [_tensor(part, inner) for part in node]
     keywords: Any = next((part[3] for part in reversed(node) if isinstance(part, list) and len(part) == 4), {})
     return {"args": inputs if len(inputs) == 1 else [inputs], "kwargs": _keywords(keywords, names, inner)}
@@ -63,8 +79,10 @@ def _keywords(part: Any, names: dict[Any, Any], inner: dict[Any, int]) -> Any:
     return [_keywords(value, names, inner) for value in part]
 
 
-def _tensor(part: Any, inner: dict[Any, int]) -> dict[str, Any]:
+def _tensor(part: Any, inner: dict[Any, int]) -> Any:
     name, call, output = part[:3]
+    if name == "_CONSTANT_VALUE":
+        return output
     history = [name, call - inner.get(name, 0), output]
     # Keras looks the tensor up by its history; shape and dtype are those of a placeholder.
     return {

@@ -11,6 +11,7 @@ import numpy as np
 
 from kxai.backend import Checkpoint
 from kxai.errors import LoadError
+from kxai.loading import keras2
 from kxai.loading.weights import Node, Stored, counted
 
 _LAYERS = "_layer_checkpoint_dependencies"
@@ -53,7 +54,12 @@ def from_hdf5(group: h5py.Group, config: dict[str, Any]) -> Node:
     """
     node = _plain(group)
     if config.get("class_name") not in _MODELS or _LAYERS not in group:
-        return node
+        # A layer around a model has it by the name of its setting.
+        around = {name: part for name, part in _settings(config).items() if isinstance(part, dict) and name in group}
+        models = {
+            name: from_hdf5(group[name], part) for name, part in around.items() if part.get("class_name") in _MODELS
+        }
+        return Node(node.variables, {**node.children, **models})
     groups = dict(group[_LAYERS].items())
     children = {name: child for name, child in node.children.items() if name != _LAYERS}
     layers = _layers(config)
@@ -80,8 +86,13 @@ def _layers(config: dict[str, Any]) -> list[dict[str, Any]]:
     return [layer for layer in layers if isinstance(layer, dict)]
 
 
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    settings = config.get("config")
+    return settings if isinstance(settings, dict) else {}
+
+
 def _name(layer: dict[str, Any]) -> str:
-    return str(layer.get("name") or layer["config"]["name"])
+    return keras2.plain(str(layer.get("name") or layer["config"]["name"]))
 
 
 def from_checkpoint(checkpoint: Checkpoint, names: dict[str, str]) -> Node:
@@ -98,7 +109,7 @@ def from_checkpoint(checkpoint: Checkpoint, names: dict[str, str]) -> Node:
     for path, name in names.items():
         place = checkpoint.find(path.split(".")[1:])
         if place is not None:
-            layers[place] = name
+            layers[place] = keras2.plain(name)
     # A few names for a layer are usual; with a few for each object, the ways would be more than can be followed.
     return _from_object(checkpoint, 0, layers, (), iter(range(_WAYS * len(checkpoint))))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -30,6 +31,10 @@ KERAS2 = [
     ("keras2_joined.keras", None),
     ("keras2_joined.json", "keras2_joined.h5"),
     ("keras2_joined_saved_model", None),
+    ("keras2_functions.h5", None),
+    ("keras2_functions.keras", None),
+    ("keras2_functions.json", "keras2_functions.h5"),
+    ("keras2_functions_saved_model", None),
 ]
 
 
@@ -68,7 +73,7 @@ def beside(tmp_path, *names):
 
 @pytest.mark.parametrize(("name", "weights"), KERAS2)
 def test_keras2(name, weights):
-    inputs, expected = stored("keras2_image" if "image" in name else "keras2_joined")
+    inputs, expected = stored(re.match("keras2_[a-z]+", name.removesuffix("_saved_model"))[0])
     model = load(FIXTURES / name, weights=None if weights is None else FIXTURES / weights)
     assert not any(isinstance(layer, keras.layers.TFSMLayer) for layer in model.layers)
     assert_predicts(model, inputs, expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import zipfile
 
@@ -11,9 +12,12 @@ import keras
 import numpy as np
 import pytest
 
+import kxai
 from kxai.errors import LoadError
-from kxai.loading import load
+from kxai.loading import keras2 as words_of_keras2
+from kxai.loading import keras2_operations, load
 from tests.beside import existing
+from tests.loading.test_formats import FIXTURES
 
 pytestmark = pytest.mark.filterwarnings("ignore:Do not pass an `input_shape`")
 
@@ -140,13 +144,99 @@ def test_a_keras2_setting_with_an_effect_is_refused(tmp_path):
     assert "Expected: DepthwiseConv2D with groups=1\n  Received: groups=2" in text
 
 
-def test_keras2_operations(tmp_path):
+@pytest.mark.parametrize("function", ["image.resize", "math.add", "__operators__.getitem"])
+def test_keras2_operations(tmp_path, function):
     def recorded(config):
-        config["config"]["layers"][1]["class_name"] = "TFOpLambda"
+        config["config"]["layers"][1] = {"class_name": "TFOpLambda", "config": {"name": "tf", "function": function}}
 
     text, _ = message(edited(saved(dense(), tmp_path / "old.h5"), recorded))
-    assert "TensorFlow operations in the way of Keras 2" in text
-    assert "Received: TFOpLambda" in text
+    assert "calls TensorFlow's functions, as Keras 2 writes them, which Keras 3 does not have" in text
+    assert f"Received: {function}" in text
+
+
+TENSOR = {"class_name": "__keras_tensor__", "config": {"keras_history": ["x", 0, 0]}}
+
+
+@pytest.mark.parametrize(
+    ("function", "keywords"),
+    [
+        ("math.add", {}),
+        ("math.add", {"y": 1.0, "more": 2.0}),
+        ("reshape", {"shape": [2, TENSOR]}),
+        ("reshape", {"shape": TENSOR}),
+        ("transpose", {"perm": [1, 0], "conjugate": True}),
+        ("split", {"num_or_size_splits": [2, -1]}),
+        ("pad", {"paddings": [[0, 0], [1, 1]], "mode": "REFLECT"}),
+        ("nn.silu", {"beta": 2.0}),
+        ("math.l2_normalize", {"axis": [1, 2]}),
+        ("clip_by_value", {"clip_value_min": TENSOR, "clip_value_max": 1.0}),
+        ("__operators__.getitem", {"slice_spec": [TENSOR]}),
+        ("__operators__.getitem", {"slice_spec": {"start": TENSOR, "stop": None, "step": None}}),
+        ("load_library", {}),
+    ],
+)
+def test_a_function_is_not_told_by_halves(function, keywords):
+    call = {"args": [TENSOR], "kwargs": keywords}
+    layer = {"class_name": "TFOpLambda", "config": {"name": "f", "function": function}, "inbound_nodes": [call]}
+    assert keras2_operations.modern(layer) is None
+    assert keras2_operations.modern({**layer, "inbound_nodes": [call, call]}) is None
+
+
+@pytest.mark.parametrize("sliced", [lambda x: x[:, 1:, ::2], lambda x: x[:, None, 1], lambda x: x[:, 1]])
+@pytest.mark.parametrize("ending", ["keras", "h5", "json"])
+def test_operations_of_keras3(tmp_path, sliced, ending):
+    """Keras itself does not load .h5 files of these; what was a tuple comes back as a list."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((4, 6))
+    h = keras.ops.relu(keras.ops.concatenate([sliced(inputs) - 0.3, 2.0 * sliced(inputs)], axis=-1))
+    h = keras.layers.Add()([keras.layers.Flatten()(h), keras.ops.reshape(h, (-1, math.prod(h.shape[1:])))])
+    model = keras.Model(inputs, keras.layers.Dense(2)(h))
+    if ending == "json":
+        (tmp_path / "operations.json").write_text(model.to_json())
+        model.save_weights(tmp_path / "operations.weights.h5")
+    else:
+        saved(model, tmp_path / f"operations.{ending}")
+    x = np.random.default_rng(0).uniform(-1, 1, (3, 4, 6)).astype("float32")
+    back = load(tmp_path / f"operations.{ending}")
+    np.testing.assert_array_equal(back(x), model(x))
+    want, got = (kxai.explain(one, x, method="lrp.epsilon", target=1) for one in (model, back))
+    np.testing.assert_array_equal(got.relevance, want.relevance)
+
+
+def test_a_threshold_is_not_passed_itself():
+    settings = {"name": "t", "theta": 0.5, "trainable": True, "dtype": "float32"}
+    config = words_of_keras2.modern({"class_name": "ThresholdedReLU", "config": settings})
+    layer = keras.saving.deserialize_keras_object(config)
+    assert layer(np.float32([[-1, 0.25, 0.5, 0.75]])).numpy().tolist() == [[0, 0, 0, 0.75]]
+
+
+@pytest.mark.parametrize("ending", ["h5", "keras", "json"])
+def test_words_that_keras2_found(tmp_path, ending):
+    """A layer that looks up words does not become one that knows none."""
+
+    def words(config):
+        settings = {"name": "words", "vocabulary": None, "output_mode": "multi_hot"}
+        given = {"batch_input_shape": [None, 1], "dtype": "string", "name": "given"}
+        lookup = {"class_name": "StringLookup", "config": settings}
+        config["config"]["layers"] = [{"class_name": "InputLayer", "config": given}, lookup]
+        return config
+
+    names = [f"keras2_image.{ending}", "keras2_image.h5"]
+    for name in names:
+        shutil.copy(FIXTURES / name, tmp_path)
+    path = tmp_path / names[0]
+    if ending == "h5":
+        edited(path, words)
+    elif ending == "json":
+        path.write_text(json.dumps(words(json.loads(path.read_text()))))
+    else:
+        with zipfile.ZipFile(FIXTURES / names[0]) as old, zipfile.ZipFile(path, "w") as new:
+            for name in old.namelist():
+                content = old.read(name)
+                new.writestr(name, json.dumps(words(json.loads(content))) if name == "config.json" else content)
+    text, _ = message(path)
+    assert "does not hold the vocabulary of words" in text
+    assert "layer.get_vocabulary()" in text
 
 
 @pytest.mark.parametrize("ending", ["keras", "h5"])

@@ -45,8 +45,9 @@ def _where_op(record: Any, operation: Any, condition: Any, x1: Any = None, x2: A
 
 
 def _get_item_op(record: Any, operation: Any, x: Any, key: Any) -> Any:
-    # A slice alone is fine for tensors; symbolic ones want a tuple.
+    # A slice alone is fine for tensors; symbolic ones want a tuple, of which a file makes a list.
     key = (key,) if isinstance(key, slice) or key is None or key is Ellipsis else key
+    key = tuple(key) if isinstance(key, list) else key
     outputs = record.spec(operation, x, key)
     return record.emit("get_item", Kind.ROUTE, operation.call, [x, key], outputs, operation=operation)
 
