@@ -76,7 +76,8 @@ def placed(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _operations(kind: type) -> Iterator[type]:
-    for one in kind.__subclasses__():
+    known: list[type] = kind.__subclasses__()
+    for one in known:
         if not issubclass(one, keras.Layer) and one.__module__.split(".")[0] == "keras":
             yield one
             yield from _operations(one)
