@@ -59,27 +59,28 @@ def flow(explanation: Explained, symlog: bool = False) -> Figure:
         >>> [label.get_text() for label in flow(explanation).axes[0].get_yticklabels()]
         ['score − base', 'class', 'hidden', 'input']
     """
-    from matplotlib.ticker import MaxNLocator
-
     _check(explanation)
     rows = _rows(explanation)
     audited = bool(explanation.absorbed)
     widths = _WIDTHS if audited else _WIDTHS[:1]
     labels = [shortened(row.name, _NAMES, 8, keep_end=True) for row in rows]
     left = max(inches_of(label, 8) for label in labels) + 0.3
-    made = layout([(0.62, _ROW * len(rows))], widths, left=left, right=_RIGHT, gap=_GAP, foot=0.75)
+    notes = (_cancellation(rows), _lost(rows))[: len(widths)]
+    room = [max((inches_of(text, 7) for text in each.values()), default=0.0) + 0.12 for each in notes]
+    gap, right = max(_GAP, room[0] + 0.2), max(_RIGHT, room[-1])
+    made = layout([(0.62, _ROW * len(rows))], widths, left=left, right=right, gap=gap, foot=0.75)
     panels = [made.panel(0, column) for column in range(len(widths))]
     threshold = float(np.abs(explanation.score - explanation.base).mean()) / 100 or 1.0
-    for axes, fill in zip(panels, (_fill_sums, _fill_absorbed), strict=False):
+    for axes, fill, texts, width in zip(panels, (_fill_sums, _fill_absorbed), notes, widths, strict=False):
         if symlog:
             axes.set_xscale("symlog", linthresh=threshold)
-        else:
-            axes.xaxis.set_major_locator(MaxNLocator(5))
-            axes.xaxis.set_major_formatter(lambda value, _: number(value))
         bare(axes, "bottom")
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.axvline(0, color=INK, linewidth=0.6)
         fill(axes, rows)
+        for place, text in texts.items():
+            axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), fontsize=7, color=INK, va="center")
+        _number(axes, threshold if symlog else None, width)
     panels[0].set_yticks(range(len(rows)), labels, fontsize=8, parse_math=False)
     panels[0].tick_params(axis="y", length=0, labelsize=8)
     method = shortened(method_of(explanation), 3.0, 10)
@@ -127,10 +128,6 @@ def _fill_sums(axes: Axes, rows: list[_Row]) -> None:
     _spread(axes, places, nets)
     axes.plot([net.mean() for net in nets], places, "D", color=INK, markersize=3.5, label="net")
     axes.text(1.02, 1.0, "cancel-\nlation", transform=axes.transAxes, fontsize=7, color=INK, va="bottom")
-    for place, up, down in known:
-        size, net = float((up - down).mean()), abs(float((up + down).mean()))
-        if size:
-            _note(axes, place, f"×{number(size / net)}" if net > size * 1e-12 else "all")
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=7, handlelength=1, borderpad=0.1,
         columnspacing=1.2, handletextpad=0.4,
@@ -141,14 +138,45 @@ def _fill_absorbed(axes: Axes, rows: list[_Row]) -> None:
     places, lost = list(range(len(rows))), [row.absorbed for row in rows]
     axes.barh(places, [each.mean() for each in lost], color=FAINT, height=0.66)
     _spread(axes, places, lost)
-    for place, each in enumerate(lost):
-        if abs(each.mean()) > 1e-3 * np.abs(lost).max():
-            _note(axes, place, number(float(each.mean())))
     axes.set_title("absorbed", fontsize=8, color=INK, loc="left", pad=4)
 
 
-def _note(axes: Axes, place: int, text: str) -> None:
-    axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), fontsize=7, color=INK, va="center")
+def _cancellation(rows: list[_Row]) -> dict[int, str]:
+    """What is written beside the sums, by row."""
+    found = {}
+    for place, (up, down) in ((place, row.sums) for place, row in enumerate(rows) if row.sums is not None):
+        size, net = float((up - down).mean()), abs(float((up + down).mean()))
+        if size:
+            found[place] = f"×{number(size / net)}" if net > size * 1e-12 else "all"
+    return found
+
+
+def _lost(rows: list[_Row]) -> dict[int, str]:
+    """What is written beside absorbed relevance, by row; nothing where it is next to nothing."""
+    least = 1e-3 * np.abs([row.absorbed for row in rows]).max()
+    means = {place: float(row.absorbed.mean()) for place, row in enumerate(rows)}
+    return {place: number(mean) for place, mean in means.items() if abs(mean) > least}
+
+
+def _number(axes: Axes, threshold: float | None, width: float) -> None:
+    """Puts numbers on the axis that do not touch each other: 0, then from the ends inwards."""
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = axes.get_xlim()
+    if threshold is None:
+        places = [round(place / (high - low), 9) * (high - low) for place in MaxNLocator(5).tick_values(low, high)]
+    else:
+        first, last = np.ceil(np.log10(threshold)), np.floor(np.log10(max(-low, high, threshold)))
+        places = [0.0, *(sign * 10.0**power for power in np.arange(first, last + 1) for sign in (-1, 1))]
+    taken: dict[float, tuple[float, float]] = {}
+    for place in sorted(
+        (place for place in places if low <= place <= high), key=lambda place: (place != 0, -abs(place))
+    ):
+        middle = width * float(axes.transAxes.inverted().transform(axes.transData.transform((place, 0)))[0])
+        half = inches_of(number(place), 7) / 2 + 0.05
+        if all(abs(middle - other) >= half + room for other, room in taken.values()):
+            taken[place] = (middle, half)
+    axes.set_xticks([*taken], [number(place) for place in taken])
 
 
 def _spread(axes: Axes, places: list[int], samples: list[np.ndarray]) -> None:

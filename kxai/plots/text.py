@@ -30,7 +30,7 @@ _STYLE = f"""<style>
 .kxai-text caption, .kxai-text td {{ font: 15px/1.9 system-ui, sans-serif; }}
 .kxai-text caption {{ font-weight: 600; }}
 .kxai-text th {{ font-weight: 400; font-size: 13px; padding: 0 1em 0 0; white-space: nowrap; }}
-.kxai-text td {{ padding: 0; }}
+.kxai-text td {{ padding: 0; overflow-wrap: anywhere; }}
 .kxai-text th, .kxai-text td {{ vertical-align: baseline; }}
 .kxai-text span {{ padding: 2px 3px; border-radius: 3px; }}
 .kxai-text p {{ font-size: 12px; line-height: 1.4; margin: 0; }}

@@ -259,6 +259,15 @@ def test_values_of_features_may_be_texts():
     assert long.endswith("… = 7.25")
 
 
+def flowing(rows, size):
+    """Relevance of layers that cancels, of very different sizes, and relevance that is absorbed."""
+    layers = {f"a long name of a layer number {n}": size * RNG.normal(size=(rows, 9)) * 10.0**n for n in range(5)}
+    absorbed = {name: size * (1 + RNG.random(rows)) / 7**n for n, name in enumerate(layers)}
+    nothing = np.zeros((rows, 1))
+    score = size * np.ones(rows)
+    return Explanation(layers[min(layers)], nothing, "sum", score, layers=layers, absorbed=absorbed)
+
+
 @pytest.mark.parametrize("rows", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_nothing_is_cut_off_and_nothing_overlaps(rows):
     name = "lrp.sequential_preset_b_flat_until_idx of a model"
@@ -276,6 +285,8 @@ def test_nothing_is_cut_off_and_nothing_overlaps(rows):
         plots.logo(flat * 1e-200, sequences=["ACGTACG"] * rows),
         plots.bars(flat, [long] * 8, flat * 1000, titles, score=flat.sum(axis=1)),
         plots.pictures(RNG.random((rows, 4, 4, 1)), titles),
+        *(plots.flow(flowing(rows, -1e-7), symlog) for symlog in (False, True)),
+        plots.flow(flowing(rows, 1e5)),
     ]
     for figure in figures:
         figure.canvas.draw()

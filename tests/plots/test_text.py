@@ -76,6 +76,8 @@ def test_page_is_readable_wherever_it_is_put():
         assert re.search(selector + r" \{[^}]*[^-]color: #\w+[^}]*\}", page)
     # Tables do not inherit the height of lines where a page names no document type: rows would overlap.
     assert re.search(r"\.kxai-text td \{[^}]*font: 15px/1\.9", page)
+    # A word that is longer than the page breaks.
+    assert re.search(r"\.kxai-text td \{[^}]*overflow-wrap: anywhere", page)
     assert not re.search(r"https?:|url\(|<script|@import", page)
 
 
