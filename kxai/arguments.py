@@ -23,6 +23,21 @@ def check_flags(**flags: object) -> None:
             raise ArgumentError(f"{name} is a switch.", expected="True or False", received=repr(value))
 
 
+def check_count(name: str, value: object, counted: str) -> None:
+    """Raise ArgumentError unless an argument is a whole number from 1 on.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        counted: what there is this number of, for the message.
+
+    Example:
+        >>> check_count("batch_size", 32, "samples")
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ArgumentError(f"{name} counts {counted}.", expected="an int >= 1", received=repr(value))
+
+
 def check_choice(name: str, value: object, known: Iterable[str], also: str = "") -> None:
     """Raise ArgumentError unless an argument is one of some texts.
 

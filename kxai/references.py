@@ -14,6 +14,8 @@ import numpy as np
 from keras import ops
 
 from kxai import backend, nest
+from kxai.arguments import check_count
+from kxai.backend import random
 from kxai.errors import ArgumentError, ExportError
 from kxai.seeds import check_seed, generator
 from kxai.shuffles import dinucleotide_shuffle
@@ -123,7 +125,7 @@ class Blur:
 class Uniform:
     """Uniform noise, as references that say nothing.
 
-    The numbers depend on the seed and on the sample alone, not on its place in a batch.
+    The numbers depend on the seed and on the sample alone, not on its place in a batch; a graph draws the same.
 
     Args:
         low, high: range of the numbers, low < high.
@@ -147,22 +149,21 @@ class Uniform:
     def __post_init__(self) -> None:
         if not -math.inf < self.low < self.high < math.inf:
             raise ArgumentError("The range is empty.", expected="low < high", received=f"{self.low}, {self.high}")
-        _check_count(self.count)
+        check_count("count", self.count, "references per sample")
         check_seed(self.seed)
 
     def __call__(self, inputs: Any) -> Any:
-        """References (samples, count, ...), structured like the inputs."""
-        _check_arrays(self)
-        arrays = nest.leaves(inputs)
-        streams = iter(range(len(arrays)))
+        """References (samples, count, ...), arrays or tensors, structured like the inputs."""
+        tensors = nest.leaves(inputs)
+        keys = random.keys(self.seed, tensors)
+        streams = iter(range(len(tensors)))
 
-        def noise(array: np.ndarray) -> np.ndarray:
-            stream = next(streams)
-            rows = []
-            for row in range(len(array)):
-                random = generator(self.seed, [other[row] for other in arrays], stream)
-                rows.append(random.uniform(self.low, self.high, (self.count, *array.shape[1:])))
-            return np.stack(rows).astype(array.dtype if array.dtype.kind == "f" else np.float64)
+        def noise(values: Any) -> Any:
+            share = random.uniform(keys, (self.count, *values.shape[1:]), next(streams))
+            drawn = (1 - share) * self.low + share * self.high
+            dtype = keras.backend.standardize_dtype(values.dtype)
+            drawn = ops.cast(drawn, dtype if "float" in dtype else "float64")
+            return backend.to_numpy(drawn) if isinstance(values, np.ndarray) else drawn
 
         return nest.map_leaves(noise, inputs)
 
@@ -195,12 +196,16 @@ class DinucleotideShuffle:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_count(self.count)
+        check_count("count", self.count, "references per sample")
         check_seed(self.seed)
 
     def __call__(self, inputs: Any) -> Any:
         """Shuffles (samples, count, length, alphabet), structured like the inputs."""
-        _check_arrays(self)
+        if not backend.is_eager():
+            raise ExportError(
+                f"{self!r} draws random numbers outside of TensorFlow, so it cannot be part of a graph.",
+                expected="arrays, such as a kxai.references.Background of shuffles, or kxai.references.Uniform or Blur",
+            )
         return nest.map_leaves(self._shuffled, inputs)
 
     def _shuffled(self, sequences: np.ndarray) -> np.ndarray:
@@ -216,9 +221,9 @@ class DinucleotideShuffle:
         symbols = np.where(sequences.any(axis=-1), sequences.argmax(axis=-1), alphabet)
         found = np.empty((len(sequences), self.count, *sequences.shape[1:]), sequences.dtype)
         for row, sequence in enumerate(symbols):
-            random = generator(self.seed, [sequence])
+            numbers = generator(self.seed, [sequence])
             for index in range(self.count):
-                found[row, index] = table[dinucleotide_shuffle(sequence, random)]
+                found[row, index] = table[dinucleotide_shuffle(sequence, numbers)]
         return found
 
 
@@ -249,16 +254,3 @@ def mean(data: Any) -> Any:
     if not count:
         raise ArgumentError("There is no sample to take the mean of.", expected="at least one", received="none")
     return nest.map_leaves(lambda array: array / count, total)
-
-
-def _check_arrays(reference: object) -> None:
-    if not backend.is_eager():
-        raise ExportError(
-            f"{reference!r} draws random numbers outside of TensorFlow, so it cannot be part of a graph.",
-            expected="arrays, such as a kxai.references.Background of such references, or kxai.references.Blur",
-        )
-
-
-def _check_count(count: object) -> None:
-    if not isinstance(count, (int, np.integer)) or isinstance(count, bool) or count < 1:
-        raise ArgumentError("count counts references per sample.", expected="an int >= 1", received=repr(count))

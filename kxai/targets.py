@@ -275,7 +275,7 @@ def weights_of(form: str, data: Any, output: Any) -> tuple[Any, Any]:
     if form == "weights":
         return ops.cast(data, output.dtype), data
     if len(output.shape) == 1:
-        return ops.ones_like(output), data
+        return ops.ones_like(output), ops.zeros_like(data)
     best = ops.cast(ops.argmax(output, axis=-1), "int32")
     given = ops.reshape(data, (-1, *(1,) * (len(output.shape) - 2)))
     chosen = ops.where(given == PREDICTED, best, given)

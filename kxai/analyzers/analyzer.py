@@ -16,6 +16,7 @@ from keras import tree
 from kxai import backend
 from kxai.analyzers.inputs import as_example, to_arrays
 from kxai.analyzers.recorded import Recorded
+from kxai.arguments import check_count
 from kxai.composites import Plan
 from kxai.errors import ArgumentError, ExportError, InputError, TargetError
 from kxai.explanation import Explanation
@@ -140,8 +141,8 @@ class Analyzer(ABC):
         Raises:
             InputError, TargetError, ModelError, RuleError, UnknownNameError, NumericalError: see their messages.
         """
-        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise ArgumentError("batch_size counts samples.", expected="an int >= 1", received=repr(batch_size))
+        check_eager("explanations are computed")
+        check_count("batch_size", batch_size, "samples")
         globs = (layers,) if isinstance(layers, str) else tuple(layers or ())
         if backend.is_dataset(x):
             return self._explain_dataset(x, target, int(batch_size), globs, audit, verbose)
@@ -237,6 +238,16 @@ class Analyzer(ABC):
     @staticmethod
     def _resolve(target: Any, outputs: Sequence[OutputSpec], count: int | None) -> Target:
         return target if isinstance(target, Target) else resolve(target, outputs, count)
+
+
+def check_eager(what: str) -> None:
+    """Raise ArgumentError where a graph is being built."""
+    if not backend.is_eager():
+        raise ArgumentError(
+            f"A graph is being built here, and {what} at once.",
+            expected="a call outside of tf.function and of tf.Graph().as_default()",
+            fix="graphs hold explanations by kxai.export, or by Analyzer.recorded.",
+        )
 
 
 def concrete(specs: Any, arrays: list[np.ndarray]) -> Any:

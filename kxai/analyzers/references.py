@@ -199,7 +199,7 @@ def _on_tensors(
             several = len(getattr(part, "shape", ())) == len(x.shape) + 1
             if not ops.is_tensor(part) or tuple(part.shape) != _asked(x, part.shape[1] if several else None):
                 raise refused(f"for input {spec.name!r} it returned {_described(part)}")
-            typed = ops.cast(part, _dtype(spec))
+            typed = _typed_tensor(part, spec, name)
             result.append(ops.moveaxis(typed, 1, 0) if several else typed[None])
         if len({int(array.shape[0]) for array in result} - {1}) > 1:
             raise refused("references that are not equally many for all inputs")
@@ -239,6 +239,16 @@ def _typed(value: Any, spec: InputSpec, name: str) -> np.ndarray:
             received=f"{array.dtype} with fractions",
         )
     return array.astype(_dtype(spec), copy=False)
+
+
+def _typed_tensor(part: Any, spec: InputSpec, name: str) -> Any:
+    """What :func:`_typed` refuses fails when the graph runs."""
+    if "float" in keras.backend.standardize_dtype(part.dtype):
+        part = backend.asserted(part, ops.isfinite(part), f"the {name} for input {spec.name} is not finite")
+        if "int" in spec.dtype:
+            whole = ops.equal(part, ops.round(part))
+            part = backend.asserted(part, whole, f"the {name} for input {spec.name} must be integers")
+    return ops.cast(part, _dtype(spec))
 
 
 def _sizes(spec: InputSpec) -> tuple[int, ...]:

@@ -174,7 +174,8 @@ def _check_names(model: keras.Layer) -> None:
 
 
 def _layer_names(layer: keras.Layer) -> Iterator[str]:
-    yield layer.name
+    if not isinstance(layer, keras.layers.InputLayer):  # which is not called
+        yield layer.name
     for inner in layer.layers if isinstance(layer, keras.Model) else ():
         yield from _layer_names(inner)
 

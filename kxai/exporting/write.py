@@ -15,6 +15,7 @@ import numpy as np
 from keras import tree
 
 from kxai.analyzers import Analyzer
+from kxai.analyzers.analyzer import check_eager
 from kxai.arguments import check_flags
 from kxai.backend import saved_model
 from kxai.backend.saved_model import Concrete, TensorFacts
@@ -123,6 +124,7 @@ def export(
         >>> sorted(done.signatures["explain"].outputs)
         ['relevance', 'residual', 'score', 'target', 'y']
     """
+    check_eager("exports are written")
     check_flags(overwrite=overwrite)
     if image is not None and not isinstance(image, Image):
         raise ArgumentError("image is no Image.", expected="kxai.exporting.Image(...), or None", received=repr(image))

@@ -9,6 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
+from kxai.arguments import check_count
 from kxai.errors import ArgumentError, InputError, ServingError, TargetError, UnknownNameError
 from kxai.explanation import Explanation
 from kxai.serving.rest import Rest
@@ -72,8 +73,7 @@ class Client:
             raise ArgumentError(
                 "timeout counts seconds.", expected=f"a number > 0, at most {LONGEST:g}", received=repr(timeout)
             )
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ArgumentError("batch_size counts samples.", expected="an int >= 1", received=repr(batch_size))
+        check_count("batch_size", batch_size, "samples")
         if layout is not None and (layout not in LAYOUTS or protocol == "grpc"):
             fitting = "None, for gRPC has no JSON" if protocol == "grpc" else f"one of {', '.join(LAYOUTS)}"
             raise ArgumentError("layout is out of range.", expected=fitting, received=repr(layout))

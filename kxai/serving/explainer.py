@@ -9,6 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
+from kxai.arguments import check_count
 from kxai.backend.loaded import SavedFunction, load_signatures
 from kxai.errors import InputError, LoadError, NumericalError, UnknownNameError
 from kxai.files import existing
@@ -29,6 +30,7 @@ class Explainer:
         batch_size: samples computed at once, >= 1, default 32; bounds the memory.
 
     Raises:
+        ArgumentError: ``batch_size`` is out of range.
         LoadError: there is no SavedModel, it is damaged, or it explains nothing.
 
     Example:
@@ -43,6 +45,7 @@ class Explainer:
     """
 
     def __init__(self, path: str | os.PathLike, batch_size: int = 32) -> None:
+        check_count("batch_size", batch_size, "samples")
         folder = _version(existing(path, "SavedModel"))
         self._functions = load_signatures(str(folder))
         self._batch_size = batch_size

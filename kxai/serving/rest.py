@@ -72,10 +72,10 @@ class Rest(Transport):
         try:
             reply = parse(data)
         except InputError as error:
-            if status < 400:
+            if status < 300:
                 raise garbled(self._place, error) from error
             reply = data.decode(errors="replace").strip()[:500]
-        if status >= 400:
+        if status >= 300:  # Redirections, as those of a proxy, are not followed: a request may hold secrets.
             message = reply.get("error", reply) if isinstance(reply, dict) else reply
             raise refused(self._place, str(status), str(message))
         return reply

@@ -85,7 +85,7 @@ class Signature:
             )
         arrays = {name: fitting(name, inputs[name], spec, finite=finite) for name, spec in self.inputs.items()}
         sizes = {name: len(array) for name, array in arrays.items()}
-        if len(set(sizes.values())) > 1 or 0 in sizes.values():
+        if len(set(sizes.values())) != 1 or 0 in sizes.values():
             raise InputError("The batch sizes do not fit.", expected="one number of samples, >= 1", received=str(sizes))
         return arrays
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,7 +14,7 @@ from kxai.analyzers.analyzer import concrete
 from kxai.analyzers.inputs import to_arrays
 from kxai.analyzers.scores import Explained, input_spec
 from kxai.errors import ArgumentError, ExportError, InputError, NumericalError, RuleError
-from kxai.references import Background, Blur, Inputs
+from kxai.references import Background, Blur, Inputs, Uniform
 from kxai.testing import models
 from tests.analyzers import paths
 from tests.test_contract import CAMS, FITTED, METHOD_NAMES, NEEDED, cases_for, fit
@@ -115,8 +116,8 @@ class TestReferences:
 
     @pytest.mark.parametrize(
         "reference",
-        [0.25, Background(models.numbers(9, 9, 2, seed=5, samples=3)), Blur(1.0), halved, several],
-        ids=["number", "background", "blur", "one", "several"],
+        [0.25, Background(models.numbers(9, 9, 2, seed=5, samples=3)), Blur(1.0), Uniform(-1, 1, 2), halved, several],
+        ids=["number", "background", "blur", "uniform", "one", "several"],
     )
     def test_of_a_picture(self, reference):
         case = models.averaged()
@@ -129,6 +130,7 @@ class TestReferences:
         background = Background([models.numbers(4, seed=7), models.numbers(3, seed=8)])
         check(kxai.IntegratedGradients(case.model, background, 3), case.inputs, 0)
         check(kxai.IntegratedGradients(case.model, halved, 3), case.inputs, 0)
+        check(kxai.DeepLIFT(case.model, Uniform(0, 2, 3, seed=1)), case.inputs, 0)
         check(kxai.DeepSHAP(case.model, background), case.inputs)
 
     def test_of_tokens(self):
@@ -150,16 +152,34 @@ class TestReferences:
         (lambda x: np.zeros((2, 6), "float32"), r"it returned an array of shape \(2, 6\)"),
         (lambda x: ops.zeros((2, 6)), r"it returned a tensor of shape \(2, 6\)"),
         (lambda x: x[:, :3], r"it returned a tensor of shape \(None, 3\)"),
-        (references.Uniform(0.0, 1.0), r"Uniform\(low=0.0(.|\n)*random numbers outside of TensorFlow"),
         (references.DinucleotideShuffle(), "DinucleotideShuffle(.|\n)*random numbers outside of TensorFlow"),
         (models.mlp().inputs, r"for input .* is one per sample, and a graph does not know its samples"),
-    ], ids=["numpy", "array", "constant", "shape", "uniform", "shuffle", "per_sample"])  # fmt: skip
+    ], ids=["numpy", "array", "constant", "shape", "shuffle", "per_sample"])  # fmt: skip
     def test_that_cannot_be_recorded(self, reference):
         case = models.mlp()
         value, message = reference
         for analyzer in (kxai.IntegratedGradients(case.model, value), kxai.DeepLIFT(case.model, value)):
             with pytest.raises(ExportError, match=message):
                 analyzer.recorded(analyzer._specs(None))
+
+    @pytest.mark.parametrize(
+        ("dtype", "reference", "message"),
+        [
+            ("int32", Uniform(0, 9), "the reference for input '?x'? must be integers"),
+            ("int32", lambda x: x / 2, "the reference for input '?x'? must be integers"),
+            ("float32", lambda x: x / 0, "the reference for input '?x'? is not finite"),
+        ],
+        ids=["uniform", "fractions", "infinite"],
+    )
+    def test_that_do_not_fit_fail_as_they_do_at_once(self, dtype, reference, message):
+        x = keras.Input((4,), dtype=dtype, name="x")
+        analyzer = kxai.DeepLIFT(keras.Model(x, keras.layers.Dense(2)(ops.cast(x, "float32"))), reference)
+        batch = np.arange(1, 9, dtype=dtype).reshape(2, 4)
+        with np.errstate(divide="ignore"), pytest.raises(ArgumentError, match=message.capitalize()):
+            analyzer.explain(batch, 0)
+        run = compiled(analyzer, batch, 0)
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            run(batch)
 
     def test_with_wrong_shapes(self):
         analyzer = kxai.IntegratedGradients(models.mlp().model, np.zeros(5))

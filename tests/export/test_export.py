@@ -134,6 +134,33 @@ def test_names_that_no_argument_can_have_are_rewritten(name, written, tmp_path):
     assert loaded(done)("serving_default", **{written: models.numbers(4)})["y"].shape == (4, 3)
 
 
+def test_inputs_may_have_names_that_no_other_layer_could_have(tmp_path):
+    names = {"hours per week": "hours_per_week", "état": "input__tat"}
+    inputs = {name: keras.Input((2,), name=name) for name in names}
+    model = models.seeded(keras.Model(inputs, layers.Dense(2, name="y")(layers.Concatenate()([*inputs.values()]))))
+    x = {name: models.numbers(2, seed=seed) for seed, name in enumerate(names)}
+    call = loaded(kxai.export(epsilon(model), tmp_path))
+    reply = call("explain", target=np.int32([-1] * 4), **{names[name]: array for name, array in x.items()})
+    live = epsilon(model).explain(x)
+    for name, written in names.items():
+        np.testing.assert_allclose(reply[f"relevance_{written}"], live.relevance[name], rtol=1e-5, atol=1e-7)
+
+
+def test_one_number_per_sample_is_unit_0(tmp_path):
+    x = keras.Input((4,), name="x")
+    model = models.seeded(keras.Model(x, ops.squeeze(layers.Dense(1)(x), axis=-1)))
+    analyzer, batch = epsilon(model), models.numbers(4)
+    live = analyzer.explain(batch)
+    np.testing.assert_array_equal(live.target, [0] * 4)
+    np.testing.assert_array_equal(analyzer.explain(batch, live.target).relevance, live.relevance)
+    call = loaded(kxai.export(analyzer, tmp_path))
+    reply = call("explain", x=batch, target=np.int32([-1, 0, -1, 0]))
+    np.testing.assert_array_equal(reply["target"], [0] * 4)
+    np.testing.assert_allclose(reply["relevance"], live.relevance, rtol=1e-6)
+    with pytest.raises(FAILURE, match="target: from 0 to 0, or -1"):
+        call("explain", x=batch, target=np.int32([0, 1, 0, 0]))
+
+
 @pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
 def test_inputs_in_a_dict_are_named_by_its_keys(tmp_path):
     inputs = {"b/c": keras.Input((4,)), "a": keras.Input((2,))}
@@ -410,6 +437,21 @@ def test_refused(analyzers, error, text, tmp_path):
 def test_wrong_arguments(options, text, tmp_path):
     with pytest.raises(ArgumentError, match=text):
         kxai.export(epsilon(dense()), tmp_path / "new", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_a_graph_is_built(tmp_path):
+    analyzer, message = epsilon(dense()), r"A graph is being built here(.|\n)*outside of tf.function(.|\n)*recorded"
+
+    def both():
+        with pytest.raises(ArgumentError, match=message):
+            kxai.export(analyzer, tmp_path / "new")
+        with pytest.raises(ArgumentError, match=message):
+            analyzer.explain(models.numbers(4))
+
+    with tf.Graph().as_default():
+        both()
+    tf.function(both).get_concrete_function()
     assert list(tmp_path.iterdir()) == []
 
 

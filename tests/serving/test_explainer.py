@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kxai.errors import InputError, LoadError, NumericalError, UnknownNameError
+from kxai.errors import ArgumentError, InputError, LoadError, NumericalError, UnknownNameError
 from kxai.serving.explainer import Explainer
 from tests.serving import served
 
@@ -151,6 +151,12 @@ def test_the_newest_version_is_taken(folder, tmp_path):
     (tmp_path / "10").unlink()
     (tmp_path / "10").mkdir()  # not yet written
     assert "explain" in Explainer(tmp_path).signatures
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "3", True])
+def test_bad_batch_sizes(size, folder):
+    with pytest.raises(ArgumentError, match="batch_size counts samples"):
+        Explainer(folder, size)
 
 
 def test_bad_folders(tmp_path):

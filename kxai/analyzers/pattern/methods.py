@@ -20,7 +20,7 @@ from kxai.analyzers.pattern.quality import rho, seen_by
 from kxai.analyzers.pattern.table import pattern_table
 from kxai.analyzers.program import Readout
 from kxai.analyzers.recorded import Recorded
-from kxai.arguments import check_flags
+from kxai.arguments import check_count, check_flags
 from kxai.composites import Composite, Plan
 from kxai.errors import ArgumentError, InputError, LoadError, NumericalError
 from kxai.explanation import Explanation
@@ -86,8 +86,7 @@ class PatternAnalyzer(BackwardAnalyzer):
                 expected='estimator="linear" or "relu"',
                 received=f"estimator={self._estimator!r}",
             )
-        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise ArgumentError("batch_size counts samples.", expected="an int >= 1", received=repr(batch_size))
+        check_count("batch_size", batch_size, "samples")
         running, programs = Running(), dict[Plan, MomentsProgram]()
         for plan, arrays in self._batches(x, int(batch_size), verbose):
             if plan not in programs:
