@@ -70,10 +70,12 @@ def unroll(loop: Loop, step: Step, tensors: Sequence[Any]) -> Unrolled:
         return [y, *after], written
 
     read = [elements] if present is None else [elements, present]
-    specs = [((None, *state.shape[1:]), state.dtype) for state in initial]
+    samples = sequence.shape[0]  # if it is known: a reference of one sample is told from as many as there are inputs
+    specs = [((samples, *state.shape[1:]), state.dtype) for state in initial]
     if order.return_sequences:
-        specs.append(((None, *loop.body.outputs[0].shape[1:]), y_dtype))
-    (last, *states), written = backend.scan(forward, [ops.zeros(y_shape, y_dtype), *initial], read, specs)
+        specs.append(((samples, *loop.body.outputs[0].shape[1:]), y_dtype))
+    carried, written = backend.scan(forward, [ops.zeros(y_shape, y_dtype), *initial], read, specs)
+    last, *states = (backend.with_shape(x, (samples, *x.shape[1:])) for x in carried)
     output = _batch_first(written[-1]) if order.return_sequences else last
     return Unrolled(loop, (output, *states), elements, present, written[: len(initial)])
 

@@ -133,6 +133,13 @@ class TestReferences:
         check(kxai.DeepLIFT(case.model, Uniform(0, 2, 3, seed=1)), case.inputs, 0)
         check(kxai.DeepSHAP(case.model, background), case.inputs)
 
+    def test_of_maxima_of_what_loops_return(self):
+        x = keras.Input((4, 2))
+        steps = keras.layers.GlobalMaxPooling1D()(keras.layers.SimpleRNN(3, return_sequences=True)(x))
+        largest = keras.layers.Maximum()([steps, keras.layers.SimpleRNN(3)(x)])
+        model = models.seeded(keras.Model(x, keras.layers.Dense(2)(largest)))
+        check(kxai.DeepLIFT(model, 0.0), models.numbers(4, 2), 0)
+
     def test_of_tokens(self):
         case = models.tokens()
         padding = Inputs(Background(case.inputs[:3]))

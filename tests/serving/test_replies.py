@@ -112,6 +112,13 @@ def test_other_services_are_not_waited_for():
             assert caught.value.code == "UNREADABLE"
 
 
+def test_signatures_without_inputs_have_no_batch():
+    with Client("localhost:1", "m") as client:
+        client._known = {"f": Signature({}, SPECS)}
+        with pytest.raises(InputError, match=r"batch sizes do not fit(.|\n)*Received: \{\}"):
+            client.predict({}, "f")
+
+
 def test_types_that_numpy_does_not_have_are_told():
     tensors = {"x": {"dtype": "DT_VARIANT", "tensor_shape": {"dim": [{"size": "-1"}]}}}
     reply = http({"metadata": {"signature_def": {"signature_def": {"f": {"inputs": tensors, "outputs": tensors}}}}})
@@ -164,6 +171,7 @@ def test_a_reply_that_breaks_off_is_not_asked_for_again(monkeypatch):
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "no reply of TensorFlow Serving"),
         (b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"outputs":1', "no reply of TensorFlow Serving"),
         (b"HTTP/1.1 502 Bad\r\nContent-Length: 8\r\n\r\nno proxy", r"\(502\)(.|\n)*no proxy"),
+        (b"HTTP/1.1 302 Found\r\nLocation: https://x/\r\nContent-Length: 0\r\n\r\n", r"refused(.|\n)*\(302\)"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "no reply of TensorFlow Serving"),
     ],
 )
@@ -171,4 +179,4 @@ def test_other_services_are_told_apart(reply, message):
     with answering(reply) as port, Client(f"127.0.0.1:{port}", "digits") as client:
         with pytest.raises(ServingError, match=message) as caught:
             client.metadata()
-        assert caught.value.code == ("502" if b"502" in reply else "UNREADABLE")
+        assert caught.value.code == next((code for code in ("302", "502") if code.encode() in reply), "UNREADABLE")
