@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, TextIO, final
 
 from kxai.analyzers import Analyzer, create_analyzer, methods
 from kxai.analyzers.pattern.methods import PatternAnalyzer
@@ -15,7 +16,7 @@ from kxai.errors import ArgumentError, KxaiError, KxaiWarning, UnknownNameError
 from kxai.explanation import Explanation
 
 Source = str | Analyzer | Composite
-_CATCHING = threading.RLock()  # Python's record of warnings belongs to the whole process
+_CATCHING = threading.RLock()  # what becomes of warnings is settled for the whole process
 
 
 @final
@@ -177,8 +178,7 @@ def _column(name: str, source: Source, settings: Mapping[str, Any], request: Req
     explanation: Explanation | None = None
     plan: tuple[tuple[str, str, str], ...] = ()
     error = without_plan = ""
-    with _CATCHING, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", KxaiWarning)
+    with _own_warnings() as said:
         try:
             analyzer = source if isinstance(source, Analyzer) else create_analyzer(source, request.model, **settings)
             if isinstance(analyzer, PatternAnalyzer) and _is_fitted(source) and request.fit is not None:
@@ -187,12 +187,31 @@ def _column(name: str, source: Source, settings: Mapping[str, Any], request: Req
             explanation = analyzer.explain(request.inputs, request.target, request.batch_size, verbose=request.verbose)
         except KxaiError as refused:
             error = str(refused)
-    for warning in caught:  # those of others go where they would have gone
-        if not issubclass(warning.category, KxaiWarning):
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    said = tuple(dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, KxaiWarning)))
     method = source if isinstance(source, str) else _name(source)
-    return Column(name, method, methods().get(method, ""), explanation, error, said, plan, without_plan)
+    told = tuple(dict.fromkeys(said))
+    return Column(name, method, methods().get(method, ""), explanation, error, told, plan, without_plan)
+
+
+@contextlib.contextmanager
+def _own_warnings() -> Iterator[list[str]]:
+    """Collects what kxai warns of in this thread; all else goes where it would have gone."""
+    said: list[str] = []
+    thread = threading.get_ident()
+    with _CATCHING, warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def showwarning(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:  # fmt: skip
+            if issubclass(category, KxaiWarning) and threading.get_ident() == thread:
+                said.append(str(message))
+            else:
+                show(message, category, filename, lineno, file, line)
+
+        warnings.simplefilter("always", KxaiWarning)
+        warnings.showwarning = showwarning
+        yield said
 
 
 def _plan(analyzer: Analyzer, inputs: Any) -> tuple[tuple[tuple[str, str, str], ...], str]:

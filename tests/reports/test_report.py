@@ -8,6 +8,7 @@ import html
 import json
 import re
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 
 import kxai
 from kxai import reports
-from kxai.errors import ArgumentError, InputError, ModelError, UnknownNameError
+from kxai.errors import ArgumentError, InputError, KxaiWarning, ModelError, UnknownNameError
 from kxai.plots.color import diverging
 from kxai.reports.columns import Request, columns, named
 from kxai.reports.pack import Blobs, maps
@@ -440,6 +441,18 @@ def test_nothing_of_a_model_changes(model, x):
     assert json.dumps(model.get_config(), default=str) == config
     for weight, same in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, same)
+
+
+def test_warnings_of_other_threads_are_not_the_methods(model, x, monkeypatch):
+    def elsewhere():
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(warnings.warn, "of another", KxaiWarning).result()
+
+    explain = kxai.LRP.explain
+    monkeypatch.setattr(kxai.LRP, "explain", lambda *given, **options: (elsewhere(), explain(*given, **options))[1])
+    with pytest.warns(KxaiWarning, match="of another"):
+        (column,) = columns({"lrp.epsilon": "lrp.epsilon"}, {}, Request(model, x, None, None, 32, False))
+    assert column.warnings == ()
 
 
 def test_bugs_are_not_columns(model, x, monkeypatch):
