@@ -78,7 +78,8 @@ class UnknownNameError(KxaiError, LookupError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, fix: str = "") -> None:
         known = sorted(known)
-        near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+        folded = {one.casefold(): one for one in known}
+        near = [folded[one] for one in difflib.get_close_matches(name.casefold(), folded, n=5, cutoff=0.5)]
         shown = ", ".join(known[:40]) + (", ..." if len(known) > 40 else "")
         super().__init__(
             f"Unknown {kind} {name!r}.",

@@ -50,6 +50,8 @@ def test_names_are_texts():
         kxai.IntegratedGradients(model, grid=["left"])
     with pytest.raises(UnknownNameError, match="Unknown method"):
         kxai.create_analyzer(["gradient"], model)
+    with pytest.raises(UnknownNameError, match=r"Unknown method 'Grad-CAM'(.|\n)*did you mean grad_cam,"):
+        kxai.create_analyzer("Grad-CAM", model)
     with pytest.raises(ArgumentError, match=r"base names a method(.|\n)*SmoothGrad\(analyzer, \.\.\.\)"):
         kxai.create_analyzer("smoothgrad", model, base=kxai.LRP(model))
 

@@ -13,7 +13,7 @@ from kxai.plots.bars import bars
 from kxai.plots.canvas import number
 from kxai.plots.figure import figure
 from kxai.plots.flow import flow
-from kxai.plots.given import Explained, method_of
+from kxai.plots.given import Explained, check_texts, method_of
 from kxai.plots.logo import logo
 from kxai.plots.series import series
 from kxai.plots.strip import strip
@@ -77,6 +77,7 @@ def draw(
         raise ArgumentError("reduce does not apply.", expected=f"no reduce for {kind!r}", received=repr(reduce))
     shown = relevance if kind in _KEEP_CHANNELS else explanation.heatmap(input, reduce or "sum")
     titles = options.pop("titles", None)
+    check_texts(titles, len(explanation.score), "titles", "sample")
     lines = [f"score {number(value, 4)}" for value in explanation.score] if titles is None else list(titles)
     method = method_of(explanation, "relevance")
     if kind in ("strip", "bars"):
@@ -100,7 +101,15 @@ def _fitting(relevance: np.ndarray, options: dict[str, Any]) -> str:
 
 
 def _options(kind: str, options: dict[str, Any]) -> None:
-    taken = [*inspect.signature(_DRAWERS[kind]).parameters][1:]
+    parameters = [*inspect.signature(_DRAWERS[kind]).parameters.values()][1:]
+    taken = [parameter.name for parameter in parameters]
+    missing = [one.name for one in parameters if one.default is one.empty and one.name not in options]
+    if missing:
+        raise ArgumentError(
+            f"This picture needs {', '.join(missing)}.",
+            expected=f"explanation.plot(kind={kind!r}, {', '.join(f'{name}=...' for name in missing)})",
+            received=", ".join(sorted(options)) or "no options",
+        )
     unknown = sorted(set(options) - set(taken))
     if unknown:
         raise ArgumentError(

@@ -169,8 +169,9 @@ def check_texts(texts: Sequence[str] | None, count: int, what: str, of: str) -> 
     """
     if texts is None:
         return
-    if isinstance(texts, str) or len(texts) != count:
-        received = "one text" if isinstance(texts, str) else str(len(texts))
+    listed = isinstance(texts, Collection) and not isinstance(texts, str)
+    if not listed or len(texts) != count:
+        received = str(len(texts)) if listed else "one text" if isinstance(texts, str) else repr(texts)
         raise ArgumentError(f"{what} do not fit.", expected=f"{count}, one per {of}", received=received)
     odd = next((text for text in texts if not isinstance(text, str)), None)
     if odd is not None:

@@ -129,6 +129,9 @@ def test_explanations_choose_their_picture():
         (lambda e: e.plot(kind="flows"), UnknownNameError, "Unknown kind of picture 'flows'[^$]*did you mean flow"),
         (lambda e: e.plot(kind="flow", input="image"), ArgumentError, "option input does not apply[^$]*symlog"),
         (lambda e: e.plot(kind="flow", titles=[]), ArgumentError, "option titles does not apply"),
+        (lambda e: e.plot(kind="series", input="table"), ArgumentError, "needs values[^$]*kind='series', values="),
+        (lambda e: e.plot(input="table", titles="abc"), ArgumentError, "titles do not fit[^$]*one text"),
+        (lambda e: e.plot(input="table", titles=3), ArgumentError, "titles do not fit[^$]*Received: 3"),
         (lambda e: e.plot(kind="logo", input="image"), ArgumentError, "no relevance of sequences of letters"),
         (lambda e: e.plot(kind="grid", input="table"), ArgumentError, "cannot be drawn as a grid"),
         (
