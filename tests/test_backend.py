@@ -16,7 +16,7 @@ WITHOUT = "import sys; sys.modules['tensorflow'] = None; "
 
 def said(code):
     """What a new process writes to stderr."""
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.returncode == 1
     return run.stderr
 
