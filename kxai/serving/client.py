@@ -41,7 +41,8 @@ class Client:
         url: ``[http[s]://]host[:port][/prefix]``; ports default to TF Serving's, 8501 (REST) and 8500 (gRPC), or 443
             for https, which means TLS with either protocol.
         model: name of the model.
-        version: number of the version; None (default): the newest that is served.
+        version: number of the version, or a label that the server's configuration gives to one, such as "stable"; None
+            (default): the newest that is served.
         protocol: ``"rest"`` (default), or ``"grpc"``, which is quicker and carries every type.
         timeout: seconds, > 0, at most 1e6, after which a request is given up, of REST without a byte; default 60.
         batch_size: samples per request, >= 1, default 32.
@@ -58,17 +59,20 @@ class Client:
     """
 
     def __init__(
-        self, url: str, model: str, version: int | None = None, protocol: str = "rest", *, timeout: float = 60.0,
+        self, url: str, model: str, version: int | str | None = None, protocol: str = "rest", *, timeout: float = 60.0,
         batch_size: int = 32, layout: str | None = None, headers: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         if not isinstance(protocol, str) or protocol not in PORTS:
             raise UnknownNameError("protocol", str(protocol), PORTS)
-        if not isinstance(model, str) or not model.isprintable() or not model:
+        if not _is_name(model):
             raise ArgumentError("model names a model of the server.", expected="a text", received=repr(model))
-        if version is not None and (
-            isinstance(version, bool) or not isinstance(version, int) or not 0 <= version < 2**63
-        ):
-            raise ArgumentError("version is a number.", expected="an int in [0, 2^63) or None", received=repr(version))
+        number = isinstance(version, int) and not isinstance(version, bool) and 0 <= version < 2**63
+        if version is not None and not number and not _is_name(version):
+            raise ArgumentError(
+                "version is a number or a label.",
+                expected="an int in [0, 2^63), a text or None",
+                received=repr(version),
+            )
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= LONGEST:
             raise ArgumentError(
                 "timeout counts seconds.", expected=f"a number > 0, at most {LONGEST:g}", received=repr(timeout)
@@ -163,16 +167,18 @@ class Client:
         return dict(known)
 
     def ready(self) -> bool:
-        """Asks whether the server runs and the model (its version, if one was named) can be called.
+        """Asks whether the server runs and the model (its version or label, if one was named) can be called.
 
         Raises:
             ServingError: the server answers with another error than that there is no such model, or what answers is no
                 TensorFlow Serving; or this client was closed.
         """
+        labelled = isinstance(self._place.version, str)
         try:
-            return "AVAILABLE" in self._transport.states()
+            # A server tells the states of versions whatever the label; who asks for signatures needs it.
+            return bool(self._transport.signatures()) if labelled else "AVAILABLE" in self._transport.states()
         except ServingError as error:
-            if error.code in ("", "404", "NOT_FOUND"):
+            if error.code in ("", "404", "NOT_FOUND") or (labelled and error.code in ("400", "INVALID_ARGUMENT")):
                 return False
             raise
 
@@ -189,7 +195,7 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        version = "" if self._place.version is None else f", version={self._place.version}"
+        version = "" if self._place.version is None else f", version={self._place.version!r}"
         return f"Client({self._place.address!r}, {self._place.model!r}{version}, protocol={self._protocol!r})"
 
     def _signature(self, name: str, kind: str = "signature") -> Signature:
@@ -222,6 +228,10 @@ class Client:
             for start in range(0, count, self._batch_size)
         ]
         return {key: np.concatenate([part[key] for part in parts]) for key in signature.outputs}
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and bool(value)
 
 
 def _targets(target: Any, count: int) -> np.ndarray:

@@ -28,7 +28,8 @@ class Rest(Transport):
 
     def __init__(self, place: Place, layout: str) -> None:
         self._place, self._layout = place, layout
-        version = "" if place.version is None else f"/versions/{place.version}"
+        kind = "labels" if isinstance(place.version, str) else "versions"
+        version = "" if place.version is None else f"/{kind}/{urllib.parse.quote(str(place.version), safe='')}"
         self._path = f"{place.prefix}/v1/models/{urllib.parse.quote(place.model, safe='')}{version}"
         self._idle: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()

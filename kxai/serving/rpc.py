@@ -11,7 +11,7 @@ import numpy as np
 from kxai.errors import InputError, MissingDependencyError
 from kxai.serving.signature import Signature, Spec
 from kxai.serving.transport import Place, Transport, closed, garbled, refused, too_late, unreachable
-from kxai.wire import DTYPES, from_tensor, message, predict_request
+from kxai.wire import DTYPES, addressed, from_tensor, message, predict_request
 
 # Relevance of a few images exceeds the 4 MiB that gRPC takes by default.
 # Clients wait for servers to start; gRPC by itself tries less and less often, in the end every two minutes.
@@ -91,9 +91,7 @@ class Rpc(Transport):
 
     def _addressed(self, name: str) -> Any:
         request = message(name)()
-        request.model_spec.name = self._place.model
-        if self._place.version is not None:
-            request.model_spec.version.value = self._place.version
+        addressed(request.model_spec, self._place.model, self._place.version)
         return request
 
     def _asked(self, method: Any, request: Any) -> Any:

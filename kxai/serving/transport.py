@@ -28,7 +28,7 @@ class Place:
         host, port: of the server.
         prefix: of its paths, of REST alone; empty, or from a slash on.
         model: name.
-        version: None stands for the newest.
+        version: a number, or a label; None stands for the newest.
         timeout: seconds.
         headers: sent with every request.
     """
@@ -38,7 +38,7 @@ class Place:
     port: int
     prefix: str
     model: str
-    version: int | None
+    version: int | str | None
     timeout: float
     headers: Mapping[str, str]
 

@@ -71,6 +71,27 @@ def message(name: str) -> Any:
         return _classes()[name]
 
 
+def addressed(spec: Any, model: str, version: int | str | None) -> None:
+    """Fills a ``ModelSpec``.
+
+    Args:
+        spec: the message.
+        model: name of the model.
+        version: its number, or its label; None: what the server takes as newest.
+
+    Example:
+        >>> spec = message("ModelSpec")()
+        >>> addressed(spec, "digits", "stable")
+        >>> spec.version_label
+        'stable'
+    """
+    spec.name = model
+    if isinstance(version, str):
+        spec.version_label = version
+    elif version is not None:
+        spec.version.value = version
+
+
 @functools.cache
 def _classes() -> dict[str, Any]:
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kxai.errors import InputError
-from kxai.wire.messages import message
+from kxai.wire.messages import addressed, message
 
 DTYPES = {
     "float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int16": 5, "int8": 6, "string": 7, "complex64": 8, "int64": 9,
@@ -94,7 +94,12 @@ def from_tensor(tensor: Any) -> np.ndarray:
 
 
 def predict_request(
-    model: str, signature: str, inputs: Mapping[str, Any], *, version: int | None = None, outputs: Iterable[str] = ()
+    model: str,
+    signature: str,
+    inputs: Mapping[str, Any],
+    *,
+    version: int | str | None = None,
+    outputs: Iterable[str] = (),
 ) -> Any:
     """A ``PredictRequest``.
 
@@ -102,7 +107,7 @@ def predict_request(
         model: name of the model.
         signature: name of the signature.
         inputs: arrays by the names of the signature's inputs.
-        version: of the model; None: what the server takes as newest.
+        version: number or label of the model's version; None: what the server takes as newest.
         outputs: which outputs to return; default all.
 
     Returns:
@@ -114,9 +119,8 @@ def predict_request(
         'explain'
     """
     request = message("PredictRequest")()
-    request.model_spec.name, request.model_spec.signature_name = model, signature
-    if version is not None:
-        request.model_spec.version.value = version
+    addressed(request.model_spec, model, version)
+    request.model_spec.signature_name = signature
     for name, array in inputs.items():
         request.inputs[name].CopyFrom(to_tensor(array))
     request.output_filter.extend(outputs)

@@ -24,6 +24,7 @@ from kxai.backend.loaded import load_signatures
 
 SIDE = 6
 CLASSES = 4
+LABEL = "stable"
 METHODS = {"gradient": "gradient", "gradient_x_input": "gradient_x_input"}
 
 
@@ -100,6 +101,8 @@ class RestHandler(BaseHTTPRequestHandler):
         if name != "digits" or rest.startswith("versions/7"):
             return self.reply(404, {"error": f"Could not find any versions of model {name}"})
         if rest.endswith("metadata"):
+            if rest.startswith("labels") and rest != f"labels/{LABEL}/metadata":
+                return self.reply(400, {"error": f"Unrecognized servable version label: {rest}"})
             listed = {key: signature_json(f) for key, f in self.server.functions.items()}
             spec = {"name": name, "signature_name": "", "version": "1"}
             return self.reply(200, {"model_spec": spec, "metadata": {"signature_def": {"signature_def": listed}}})
@@ -114,7 +117,8 @@ class RestHandler(BaseHTTPRequestHandler):
             self.server.drop -= 1
             self.close_connection = True
             return None
-        if self.path.partition(":")[0].removesuffix("/versions/1") != "/v1/models/digits":
+        asked = self.path.partition(":")[0].removesuffix("/versions/1").removesuffix(f"/labels/{LABEL}")
+        if asked != "/v1/models/digits":
             return self.reply(404, {"error": f"Servable not found for request: {self.path}"})
         try:
             answer = 200, self.predicted(json.loads(body))
@@ -228,6 +232,7 @@ def grpc_server(folder):
             spec = request.model_spec
             if spec.name != "digits" or spec.version.value not in (0, 1):
                 context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {spec.name}")
+            self.check_label(spec, context)
             if spec.signature_name not in functions:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, f'signature "{spec.signature_name}" is not there')
             function = functions[spec.signature_name]
@@ -237,11 +242,17 @@ def grpc_server(folder):
                 reply.outputs[name].CopyFrom(self.tensor(array))
             return reply
 
+        def check_label(self, spec, context):
+            if spec.version_label not in ("", LABEL):
+                told = f"Unrecognized servable version label: {spec.version_label}"
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, told)
+
         def tensor(self, array):
             # Servers fill either the field of the type, value by value, or the content.
             return tf.make_tensor_proto(array if self.content or array.dtype == object else array.tolist(), array.dtype)
 
         def GetModelMetadata(self, request, context):  # noqa: N802
+            self.check_label(request.model_spec, context)
             reply = get_model_metadata_pb2.GetModelMetadataResponse()
             listed = get_model_metadata_pb2.SignatureDefMap()
             for name, function in functions.items():

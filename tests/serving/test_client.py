@@ -197,6 +197,18 @@ def test_metadata_and_readiness(protocol, connect):
     assert not connect(protocol, version=7).ready()
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_versions_have_labels(protocol, connect):
+    x, client = served.images(2), connect(protocol, version=served.LABEL)
+    assert client.ready()
+    np.testing.assert_array_equal(client.explain(x, 1).relevance, connect(protocol).explain(x, 1).relevance)
+    assert "version='stable'" in repr(client)
+    other = connect(protocol, version="a/b")
+    assert not other.ready()  # servers tell the states of versions whatever the label
+    with pytest.raises(ServingError, match=r"Unrecognized servable version label: (labels/a%2Fb|a/b)"):
+        other.explain(x)
+
+
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_threads_share_a_client(protocol, connect, rest):
     client = connect(protocol, batch_size=1)
@@ -356,12 +368,13 @@ def test_bad_arguments():
     with pytest.raises(UnknownNameError, match="Unknown protocol 'soap'"):
         Client("localhost", "digits", protocol="soap")
     for name, value, message in [
-        ("version", -1, "version is a number"),
-        ("version", True, "version is a number"),
+        ("version", "", "version is a number or a label"),
+        ("version", -1, "version is a number or a label"),
+        ("version", True, "version is a number or a label"),
         ("timeout", 0, "timeout counts seconds"),
         ("timeout", float("nan"), "timeout counts seconds"),
         ("timeout", 1e7, r"a number > 0, at most 1e\+06"),
-        ("version", 2**63, "version is a number"),
+        ("version", 2**63, "version is a number or a label"),
         ("headers", {"A": "b\nc"}, r"no headers of a request(.|\n)*Received: 'A'$"),
         ("headers", {"A": 3}, "printable ASCII in one line"),
         ("headers", {"A b": "c"}, "no headers of a request"),

@@ -165,13 +165,15 @@ def test_bad_tensors():
         wire.from_tensor(tensor)
 
 
-@pytest.mark.parametrize("version", [None, 3])
+@pytest.mark.parametrize("version", [None, 3, "stable"])
 def test_predict_request_is_that_of_the_server(apis, version):
     inputs = {"image": ARRAYS["float32"], "target": np.int32([-1, 2])}
     ours = wire.predict_request("digits", "explain", inputs, version=version, outputs=["relevance"])
     theirs = apis["PredictRequest"]()
     theirs.model_spec.name, theirs.model_spec.signature_name = "digits", "explain"
-    if version is not None:
+    if isinstance(version, str):
+        theirs.model_spec.version_label = version
+    elif version is not None:
         theirs.model_spec.version.value = version
     for name, array in inputs.items():
         theirs.inputs[name].CopyFrom(tf.make_tensor_proto(array))
