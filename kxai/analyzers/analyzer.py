@@ -7,7 +7,7 @@ import threading
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -30,7 +30,7 @@ Compiled = Callable[[list[np.ndarray], list[np.ndarray], np.ndarray], Explanatio
 # The same in steps: (share of the batch's work that this step did, None or, with the last step, the explanation).
 Step = tuple[float, Explanation | None]
 Stepwise = Callable[[list[np.ndarray], list[np.ndarray], np.ndarray], Iterator[Step]]
-
+A = TypeVar("A", bound="Analyzer")
 
 MAX_SHOWN = 1000
 """Entries of an array that are written out where a result says how it was made."""
@@ -99,7 +99,7 @@ class Analyzer(ABC):
         state = vars(self)
         return {name: state[f"_{name}"] for name in names if f"_{name}" in state}
 
-    def bind(self, model: Any) -> Analyzer:
+    def bind(self: A, model: Any) -> A:
         """The same analysis of another model."""
         return type(self)(model, **self.hyperparameters())
 

@@ -13,7 +13,8 @@ from keras import ops
 from kxai import backend
 from kxai.composites.plan import Plan
 from kxai.errors import RuleError
-from kxai.graph.graph import Edge, Kind, Node
+from kxai.graph.affine import Affine
+from kxai.graph.graph import Edge, Kind, Loop, Node
 from kxai.looping import Unrolled, unroll
 from kxai.rules import Parts, Step
 
@@ -75,8 +76,8 @@ def forward(
             run.steps[node] = replace(step, outputs=outputs)
         elif all(edge in given for edge in node.outputs) and node not in plan.bodies:
             outputs = tuple(given[edge] for edge in node.outputs)
-        elif node in plan.bodies:
-            run.loops[node] = _unrolled(plan, node, tensors, run)
+        elif node.loop is not None and node in plan.bodies:
+            run.loops[node] = _unrolled(plan, node, node.loop, tensors, run)
             outputs = run.loops[node].outputs[: len(node.outputs)]
         else:
             outputs = node.run(*tensors)
@@ -94,7 +95,7 @@ def _step(plan: Plan, node: Node, tensors: tuple[Any, ...], run: Forward) -> Ste
         # What makes the kernel is no input to a rule.
         tensors, others = tensors[:1], tensors[1:]
         linear_map = node.affine.linear
-        kernel, bias = run.weights[node] if node in run.weights else _weights(node, *others)
+        kernel, bias = run.weights[node] if node in run.weights else _weights(node.affine, *others)
         (linear,), pull = backend.vjp(lambda x: linear_map(x, kernel), *tensors)
         outputs: tuple[Any, ...] = (linear if bias is None else ops.add(linear, bias),)
     else:
@@ -137,17 +138,16 @@ def _named(node: Node, pull: Pullback) -> Pullback:
     return named
 
 
-def _weights(node: Node, *others: Any) -> tuple[Any, Any]:
-    affine: Any = node.affine
+def _weights(affine: Affine, *others: Any) -> tuple[Any, Any]:
     return affine.kernel(*others), None if affine.bias is None else affine.bias()
 
 
-def _unrolled(plan: Plan, node: Node, tensors: tuple[Any, ...], run: Forward) -> Unrolled:
+def _unrolled(plan: Plan, node: Node, loop: Loop, tensors: tuple[Any, ...], run: Forward) -> Unrolled:
     """Run a recurrent node step by step."""
     body = plan.bodies[node]
     # What makes the kernels is the same at each step: it is computed once.
-    ready = [other for other in body.rules if other.kind is Kind.AFFINE and len(other.inputs) == 1]
-    run.weights = {**run.weights, **{other: _weights(other) for other in ready}}
+    alone = [(other, other.affine) for other in body.rules if other.kind is Kind.AFFINE and len(other.inputs) == 1]
+    run.weights = {**run.weights, **{other: _weights(affine) for other, affine in alone if affine is not None}}
 
     def step(*inputs: Any) -> list[Any]:
         values = forward(body, list(inputs), run.weights).values
@@ -155,7 +155,7 @@ def _unrolled(plan: Plan, node: Node, tensors: tuple[Any, ...], run: Forward) ->
 
     active = [edge in plan.graph.active for edge in node.inputs]
     floats = [as_float(x) if carries else x for x, carries in zip(tensors, active, strict=True)]
-    return unroll(node.loop, step, floats)  # type: ignore[arg-type]
+    return unroll(loop, step, floats)
 
 
 def as_float(x: Any) -> Any:

@@ -265,7 +265,7 @@ def _fits(shape: tuple[int, ...], sample: tuple[int, ...]) -> bool:
 
 def _ones(step: Step) -> Any:
     """Ones of the input's shape, so that zero padding does not count as an input; one sample serves all."""
-    present = None if step.present is None else step.present()
+    present = step.present()
     return ops.ones_like(step.inputs[0][:1]) if present is None else present
 
 
@@ -338,6 +338,6 @@ class ZBox(TermRule):
     def terms(self, step: Step) -> list[tuple[Any, Any]]:
         # x w - l pos(w) - h neg(w) = (x - l) pos(w) + (x - h) neg(w): both terms are non-negative.
         x, w = step.inputs[0], step.kernel
-        one, other = step.from_input(self.low), step.from_input(self.high)  # type: ignore[misc]
+        one, other = step.from_input(self.low), step.from_input(self.high)
         low, high = ops.minimum(one, other), ops.maximum(one, other)
         return [(x - low, ops.relu(w)), (x - high, ops.minimum(w, 0.0))]

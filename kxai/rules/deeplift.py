@@ -96,8 +96,8 @@ class Linear(DifferenceRule):
         if not self.moves_parts(step.node):
             return _pairs(step.pullback(collapsed(step, arrived)))
         if step.node.kind is Kind.SCALE:
-            (m,) = arrived
-            arrived = [m.swapped(_negative_factor(step))]  # type: ignore[union-attr]
+            negative = _negative_factor(step)
+            arrived = [None if m is None else m.swapped(negative) for m in arrived]
         positive = step.pullback([None if m is None else m.positive for m in arrived])
         negative = step.pullback([None if m is None else m.negative for m in arrived])
         sent = [None if p is None else Multipliers(p, n) for p, n in zip(positive, negative, strict=True)]

@@ -51,7 +51,7 @@ class RescaleSoftmax(WholeRule):
         return [to_x if i == 0 else None for i, _ in enumerate(step.inputs)]
 
     def _of_softmax(self, step: Step, multiplier: Any) -> Any:
-        pool = step.node.group.pool  # type: ignore[union-attr]
+        pool = step.group.pool
         logarithmic = step.node.op == "log_softmax"
         (x, y), (x0, y0) = ((s.inputs[0], s.outputs[0]) for s in (step, before(step)))
         # Only masked entries are -inf; of the others some have a probability that is too small for a number.
@@ -128,7 +128,7 @@ class RescaleNorm(WholeRule):
             raise refusal(self, node, "division by the root of a sum of squares plus an epsilon > 0")
 
     def whole(self, step: Step, multiplier: Any) -> Sequence[Any]:
-        group: Any = step.node.group
+        group = step.group
         x, x0 = step.inputs[0], before(step).inputs[0]
         square, square0 = group.pool(ops.square(x)), group.pool(ops.square(x0))
         u, u0 = ops.maximum(square, group.least), ops.maximum(square0, group.least)
@@ -148,7 +148,7 @@ class RescaleNorm(WholeRule):
 
         At x = 0 the length has no derivative, so the node's is that of the scaling, divided by the root of epsilon.
         """
-        group: Any = step.node.group
+        group = step.group
         if group.least:
             return multiplier
         zero = ops.zeros_like(multiplier)

@@ -13,6 +13,7 @@ from keras import ops
 from kxai.errors import ArgumentError, RuleError
 from kxai.graph.facts import Facts
 from kxai.graph.graph import Kind, Node
+from kxai.graph.group import Group
 
 
 @final
@@ -25,6 +26,9 @@ class Step:
         inputs: values of its inputs, in the order of ``node.inputs``.
         outputs: values of its outputs.
         pull: the pullback recorded in the forward pass, see :meth:`pullback`.
+        from_input: maps a value in the units of the model's input to the units of this node's input, through the
+            padding and rescaling between them.
+        present: () -> mask of one sample, 0 where this node's input is padding of the model's input; None: all present.
         kernel: of an AFFINE node, else None.
         bias: of an AFFINE node, broadcastable to the output; None if there is none.
         linear_output: of an AFFINE node, the output without bias.
@@ -32,9 +36,6 @@ class Step:
         nonnegative: per input, whether it is known to be >= 0.
         rectified: whether the relevance of the output is known to be 0 wherever the output is <= 0.
         gate: of a gated PRODUCT node, the position of the gate.
-        from_input: maps a value in the units of the model's input to the units of this node's input, through the
-            padding and rescaling between them.
-        present: () -> mask of one sample, 0 where this node's input is padding of the model's input; None: all present.
         reference: the same node in the run of the reference, of as many samples or of one; None: there is none.
         parts: per input, the positive and the negative part of its difference from the reference, where a rule reads
             them (see :mod:`kxai.rules.differences`); None elsewhere.
@@ -45,6 +46,8 @@ class Step:
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
     pull: Callable[[Sequence[Any]], list[Any]]
+    from_input: Callable[[Any], Any]
+    present: Callable[[], Any]
     kernel: Any = None
     bias: Any = None
     linear_output: Any = None
@@ -52,8 +55,6 @@ class Step:
     nonnegative: tuple[bool, ...] = ()
     rectified: bool = False
     gate: int | None = None
-    from_input: Callable[[Any], Any] | None = None
-    present: Callable[[], Any] | None = None
     reference: Step | None = None
     parts: tuple[Any, ...] = ()
     memo: dict[str, Any] = field(default_factory=dict)
@@ -64,6 +65,16 @@ class Step:
         if self.node.affine is None:
             raise RuleError(f"Node {self.node.path!r} has no linear map.", expected="an AFFINE node")
         return self.node.affine.linear
+
+    @property
+    def group(self) -> Group:
+        """Which entries of a SOFTMAX or NORM node share a statistic; raises RuleError where that is not known."""
+        if self.node.group is None:
+            raise RuleError(
+                f"Nothing says which entries node {self.node.path!r} computes with together.",
+                expected="a SOFTMAX or NORM node whose groups are known",
+            )
+        return self.node.group
 
     def pullback(self, cotangent: Any) -> list[Any]:
         """The node's vector-Jacobian product, recorded in the forward pass: no forward computation is repeated.

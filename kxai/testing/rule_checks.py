@@ -280,7 +280,8 @@ def _check_conservation(rule: Rule, model: Tiny, domain: tuple[float, float]) ->
             parts = np.maximum(contributions, 0).sum(1), np.minimum(contributions, 0).sum(1)
             safe = (parts[0] > 1e-2) & (parts[1] < -1e-2) & (np.abs(parts[0] + parts[1]) > 1e-2)
             arriving = _relevance(step) * safe.reshape(step.outputs[0].shape)
-            received = sent(rule, step, arriving)[0].reshape(len(x), -1).sum(1)  # type: ignore[union-attr]
+            handed = sent(rule, step, arriving)[0]
+            received = np.zeros(len(x)) if handed is None else handed.reshape(len(x), -1).sum(1)
             total = arriving.reshape(len(x), -1).sum(1)
             require_close("conserves relevance", f"{rule!r} on {model.name}", total, received, 1e-2)
     finally:

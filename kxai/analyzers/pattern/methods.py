@@ -162,7 +162,7 @@ class PatternAnalyzer(BackwardAnalyzer):
 
     def bind(self: A, model: Any) -> A:
         """The same analysis of another model: with the patterns if they fit it, weights included, else not fitted."""
-        bound: A = super().bind(model)  # type: ignore[assignment]
+        bound = super().bind(model)
         patterns = self._patterns
         if patterns is not None:
             try:

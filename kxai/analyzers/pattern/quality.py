@@ -55,8 +55,8 @@ def seen_by(plan: Plan, node: Node, inputs: list[np.ndarray]) -> tuple[np.ndarra
     Raises:
         ArgumentError: the node is no such node.
     """
-    affine: Any = node.affine
-    if node.kind is not Kind.AFFINE or affine.kernel_out is None or affine.kernel_out[-2:] != (1, -1):
+    affine = node.affine
+    if affine is None or node.kind is not Kind.AFFINE or (affine.kernel_out or ())[-2:] != (1, -1):
         raise ArgumentError(
             f"The quality of patterns is not defined for node {node.path!r}.",
             expected="Dense or a convolution (not depthwise, not transposed)",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
 from keras import ops, tree
 
 from kxai import backend
-from kxai.analyzers.analyzer import Analyzer, Compiled, Step, Stepwise
+from kxai.analyzers.analyzer import Compiled, Step, Stepwise
 from kxai.analyzers.backward import remembered
 from kxai.analyzers.gradient import GradientAnalyzer
 from kxai.analyzers.recorded import Recorded
@@ -23,6 +23,8 @@ from kxai.composites import Plan
 from kxai.errors import ArgumentError, InputError
 from kxai.explanation import Explanation
 from kxai.targets import Target
+
+A = TypeVar("A", bound="SamplingAnalyzer")
 
 
 class Walk(ABC):
@@ -87,7 +89,7 @@ class SamplingAnalyzer(GradientAnalyzer):
         self._layer = list(layer) if isinstance(layer, tuple) else layer
         self._fields: dict[Any, GradientField] = {}
 
-    def bind(self, model: Any) -> Analyzer:
+    def bind(self: A, model: Any) -> A:
         return type(self)(model, **self._portable())
 
     def _portable(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 from keras import ops, tree
@@ -20,6 +20,8 @@ from kxai.composites import Plan
 from kxai.errors import ArgumentError, InputError
 from kxai.seeds import check_seed
 from kxai.targets import Target
+
+A = TypeVar("A", bound="NoiseAnalyzer")
 
 
 class NoiseWalk(Walk):
@@ -123,7 +125,7 @@ class NoiseAnalyzer(SamplingAnalyzer):
     def granularity(self) -> str:
         return "value" if self._base is None else self._base.granularity
 
-    def bind(self, model: Any) -> Analyzer:
+    def bind(self: A, model: Any) -> A:
         base = model if self._base is None else self._base.bind(model)
         return type(self)(base, **self._portable())
 
