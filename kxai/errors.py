@@ -21,6 +21,7 @@ class KxaiError(Exception):
     """
 
     def __init__(self, what: str, *, expected: str = "", received: str = "", fix: str = "") -> None:
+        self.expected = expected
         parts = [what]
         for label, text in (("Expected", expected), ("Received", received), ("Fix", fix)):
             if text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kxai.arguments import check_choice
 from kxai.errors import ArgumentError
 
 _REDUCE = {
@@ -31,8 +32,7 @@ def heatmap(relevance: np.ndarray, reduce: str = "sum", patch: int = 1) -> np.nd
         >>> heatmap(np.array([[[3.0, -4.0]]]), "l2")
         array([[5.]])
     """
-    if reduce not in _REDUCE:
-        raise ArgumentError("reduce is out of range.", expected=f"one of {', '.join(_REDUCE)}", received=repr(reduce))
+    check_choice("reduce", reduce, _REDUCE)
     if relevance.ndim < 3:
         relevance = relevance[..., np.newaxis]
     relevance = _in_patches(relevance, patch)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from kxai.arguments import check_integer
 from kxai.errors import ArgumentError
 
 T = TypeVar("T")
@@ -43,8 +44,8 @@ def track(
     """
     if verbose not in (None, True, False):
         raise ArgumentError("verbose is out of range.", expected="None, True or False", received=repr(verbose))
-    if total is not None and total < 0:
-        raise ArgumentError("total is out of range.", expected="an integer >= 0 or None", received=repr(total))
+    if total is not None:
+        check_integer("total", total, least=0, also="None")
     if verbose is False or not sys.stderr.isatty():
         return iter(iterable)
     if total is None:

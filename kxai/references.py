@@ -14,10 +14,10 @@ import numpy as np
 from keras import ops
 
 from kxai import backend, nest
-from kxai.arguments import check_count
+from kxai.arguments import check_integer, check_number
 from kxai.backend import random
 from kxai.errors import ArgumentError, ExportError
-from kxai.seeds import check_seed, generator
+from kxai.seeds import generator
 from kxai.shuffles import dinucleotide_shuffle
 
 
@@ -85,8 +85,7 @@ class Blur:
     sigma: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sigma, (int, float)) or isinstance(self.sigma, bool) or not 0 < self.sigma < math.inf:
-            raise ArgumentError("sigma is no standard deviation.", expected="a number > 0", received=repr(self.sigma))
+        check_number("sigma", self.sigma, above=0)
 
     def __call__(self, inputs: Any) -> Any:
         """The blurred inputs, arrays or tensors, structured like them."""
@@ -149,8 +148,8 @@ class Uniform:
     def __post_init__(self) -> None:
         if not -math.inf < self.low < self.high < math.inf:
             raise ArgumentError("The range is empty.", expected="low < high", received=f"{self.low}, {self.high}")
-        check_count("count", self.count, "references per sample")
-        check_seed(self.seed)
+        check_integer("count", self.count)
+        check_integer("seed", self.seed, least=0)
 
     def __call__(self, inputs: Any) -> Any:
         """References (samples, count, ...), arrays or tensors, structured like the inputs."""
@@ -196,8 +195,8 @@ class DinucleotideShuffle:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_count("count", self.count, "references per sample")
-        check_seed(self.seed)
+        check_integer("count", self.count)
+        check_integer("seed", self.seed, least=0)
 
     def __call__(self, inputs: Any) -> Any:
         """Shuffles (samples, count, length, alphabet), structured like the inputs."""

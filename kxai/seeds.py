@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kxai.errors import ArgumentError
-
 
 def generator(seed: int, sample: Sequence[np.ndarray], stream: int = 0) -> np.random.Generator:
     """A generator of random numbers for one sample.
@@ -27,9 +25,3 @@ def generator(seed: int, sample: Sequence[np.ndarray], stream: int = 0) -> np.ra
     for array in sample:
         digest.update(np.ascontiguousarray(array).tobytes())
     return np.random.default_rng([seed, stream, *np.frombuffer(digest.digest(), "uint32")])
-
-
-def check_seed(seed: object) -> None:
-    """Raise ArgumentError unless ``seed`` is an integer >= 0."""
-    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
-        raise ArgumentError("The seed is not usable.", expected="an int >= 0", received=repr(seed))

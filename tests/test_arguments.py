@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kxai
-from kxai.arguments import check_choice, check_flags
+from kxai.arguments import check_choice, check_flags, check_integer, check_number
 from kxai.errors import ArgumentError, UnknownNameError
 from kxai.testing import models
 
@@ -42,6 +42,44 @@ def test_checks():
     for wrong in ("layers", ["layer"], None):
         with pytest.raises(ArgumentError, match=r"psi is out of range(.|\n)*'channel', 'layer' or None"):
             check_choice("psi", wrong, ["channel", "layer"], also="None")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "good", "bad", "expected"),
+    [
+        ({}, (1, np.int64(7), 10**400), (0, -1, 1.0, "1", None, True, np.True_), "an integer >= 1"),
+        ({"least": 0}, (0,), (-1,), "an integer >= 0"),
+        ({"least": 0, "most": 3, "also": "None"}, (0, 3), (4, -1), r"an integer in \[0, 3\] or None"),
+    ],
+)
+def test_integers(bounds, good, bad, expected):
+    for value in good:
+        found = check_integer("n", value, **bounds)
+        assert found == value
+        assert type(found) is int
+    for value in bad:
+        with pytest.raises(ArgumentError, match=rf"^n is out of range\.\n  Expected: {expected}\n  Received: "):
+            check_integer("n", value, **bounds)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "good", "bad", "expected"),
+    [
+        ({"above": 0}, (1, 1e-300, np.float32(0.5), np.int8(1)), (0, -1.0), "a finite number > 0"),
+        ({"least": 0, "unit": "inches"}, (0, 2.5), (-1e-300,), "inches >= 0"),
+        ({"least": 0, "most": 1}, (0, 1.0), (-0.1, 1.1), r"a number in \[0, 1\]"),
+        ({"least": 0, "below": 1, "also": "None"}, (0,), (1,), r"a number in \[0, 1\) or None"),
+        ({"above": 0, "most": 100, "unit": "a percentile"}, (100,), (0, 100.5), r"a percentile in \(0, 100\]"),
+    ],
+)
+def test_numbers(bounds, good, bad, expected):
+    for value in good:
+        found = check_number("x", value, **bounds)
+        assert found == value
+        assert type(found) is float
+    for value in (*bad, np.nan, np.inf, -np.inf, 10**400, True, "1", None, 1j, np.ones(1)):
+        with pytest.raises(ArgumentError, match=rf"^x is out of range\.\n  Expected: {expected}\n  Received: "):
+            check_number("x", value, **bounds)
 
 
 def test_names_are_texts():

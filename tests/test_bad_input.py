@@ -155,7 +155,7 @@ def test_empty_dataset(healthy):
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, "many", None])
 def test_batch_size(healthy, batch_size):
-    with raises(ArgumentError, "batch_size", "an int >= 1", repr(batch_size)):
+    with raises(ArgumentError, "batch_size is out of range", "an integer >= 1", repr(batch_size)):
         healthy(models.mlp)[1].explain(X, batch_size=batch_size)
 
 
@@ -277,14 +277,14 @@ def test_a_row_that_is_none(row):
         ("lrp.epsilon", {"eps": 1.0}, ["does not take eps", "epsilon"]),
         ("lrp.epsilon_gamma_box", {"low": 0.0}, ["needs high", "low"]),
         ("lrp.sequential_preset_b_flat_until_idx", {}, ["needs idx"]),
-        ("lrp.sequential_preset_b_flat_until_idx", {"idx": -1}, ["idx >= 0", "-1"]),
+        ("lrp.sequential_preset_b_flat_until_idx", {"idx": -1}, ["idx is out of range", "an integer >= 0", "-1"]),
         ("deep_taylor.bounded", {}, ["needs low, high"]),
         ("deep_taylor", {"low": 1.0}, ["one of the three", "low=1.0"]),
         ("deep_taylor", {"low": 1.0, "high": 0.0}, ["low <= high", "low=1.0, high=0.0"]),
         ("deep_taylor", {"max_pooling": "mean"}, ["max_pooling", "winner", "proportional", "'mean'"]),
         ("gradient", {"epsilon": 1.0}, ["does not take epsilon", "strip_softmax"]),
-        ("lrp.epsilon", {"epsilon": -1.0}, ["epsilon must not be negative", "-1.0"]),
-        ("lrp.gamma", {"gamma": -1.0}, ["gamma must not be negative", "-1.0"]),
+        ("lrp.epsilon", {"epsilon": -1.0}, ["epsilon is out of range", "-1.0"]),
+        ("lrp.gamma", {"gamma": -1.0}, ["gamma is out of range", "-1.0"]),
         ("lrp.alpha_beta", {"alpha": 2.0, "beta": 2.0}, ["alpha - beta = 1", "alpha=2.0, beta=2.0"]),
         ("lrp.epsilon_gamma_box", {"low": 1.0, "high": -1.0}, ["low <= high", "low=1.0, high=-1.0"]),
     ],
@@ -302,7 +302,7 @@ def test_other_activations_that_are_none_of_two():
 @pytest.mark.parametrize("value", [np.nan, -1.0])
 @pytest.mark.parametrize("make", [rules.Epsilon, rules.Gamma, rules.Proportional, rules.WSquare, rules.Flat])
 def test_values_that_are_no_hyperparameters(make, value):
-    with raises(ArgumentError, "must not be negative"):
+    with raises(ArgumentError, "is out of range", "a finite number >= 0", repr(value)):
         make(value)
 
 

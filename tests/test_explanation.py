@@ -145,7 +145,7 @@ def test_heatmap_of_one_of_several_inputs():
         e.heatmap(input="rest")
     with pytest.raises(UnknownNameError, match="Unknown input '1'"):
         image().heatmap(input=1)
-    with pytest.raises(ArgumentError, match="one of sum, abs_max, l2\n  Received: 'mean'"):
+    with pytest.raises(ArgumentError, match="'sum', 'abs_max', 'l2'\n  Received: 'mean'"):
         image().heatmap(reduce="mean")
 
 

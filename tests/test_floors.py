@@ -19,7 +19,7 @@ MAX_LINES = 400
 KERAS_PRIVATES = {"graph/trace.py"}  # the one reader of what Keras does not promise to keep
 TENSORFLOW = "backend/"
 # Imports between units of one floor: (importing, imported) -> reason.
-SIDEWAYS: dict[tuple[str, str], str] = {}
+SIDEWAYS = {("arguments.py", "errors.py"): "every floor checks its arguments, and a check is the error that it raises"}
 
 
 def read_map(text: str) -> dict[str, int]:

@@ -16,7 +16,7 @@ from keras import tree
 from kxai import backend
 from kxai.analyzers.inputs import as_example, to_arrays
 from kxai.analyzers.recorded import Recorded
-from kxai.arguments import check_count
+from kxai.arguments import check_integer
 from kxai.composites import Plan
 from kxai.errors import ArgumentError, ExportError, InputError, TargetError
 from kxai.explanation import Explanation
@@ -142,14 +142,14 @@ class Analyzer(ABC):
             InputError, TargetError, ModelError, RuleError, UnknownNameError, NumericalError: see their messages.
         """
         check_eager("explanations are computed")
-        check_count("batch_size", batch_size, "samples")
+        batch_size = check_integer("batch_size", batch_size)
         globs = (layers,) if isinstance(layers, str) else tuple(layers or ())
         if backend.is_dataset(x):
-            return self._explain_dataset(x, target, int(batch_size), globs, audit, verbose)
+            return self._explain_dataset(x, target, batch_size, globs, audit, verbose)
         specs = self._specs(x)
         arrays = to_arrays(x, specs)
         count = len(arrays[0])
-        run, resolved = self.stepwise(concrete(specs, arrays), target, count, globs, audit, int(batch_size))
+        run, resolved = self.stepwise(concrete(specs, arrays), target, count, globs, audit, batch_size)
         starts = range(0, count, batch_size)
 
         def steps() -> Iterator[Step]:

@@ -12,7 +12,7 @@ from keras import ops
 from kxai.analyzers.backward import BackwardAnalyzer
 from kxai.analyzers.program import Readout, Start
 from kxai.analyzers.tokens import map_tokens, unplaced
-from kxai.arguments import check_flags
+from kxai.arguments import check_choice, check_flags, check_number
 from kxai.composites import Composite, Plan
 from kxai.composites.presets import gradient
 from kxai.errors import ArgumentError, RuleError
@@ -40,8 +40,7 @@ class AttentionAnalyzer(BackwardAnalyzer):
         if row not in _ROWS and (isinstance(row, bool) or not isinstance(row, int)):
             expected = f"{', '.join(map(repr, _ROWS))}, or a token's position"
             raise ArgumentError("row is no row of attention.", expected=expected, received=repr(row))
-        if per not in ("input", "token"):
-            raise ArgumentError("per is out of range.", expected='"input" or "token"', received=repr(per))
+        check_choice("per", per, ["input", "token"])
         self._row, self._per = row, per
 
     @abstractmethod
@@ -175,10 +174,8 @@ class AttentionRollout(AttentionAnalyzer):
         jit: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(model, row=row, per=per, jit=jit)
-        if isinstance(residual, bool) or not isinstance(residual, (int, float)) or not 0 <= residual < 1:
-            raise ArgumentError("residual is out of range.", expected="a number in [0, 1)", received=repr(residual))
-        if heads not in _FUSE:
-            raise ArgumentError("heads is out of range.", expected=", ".join(_FUSE), received=repr(heads))
+        check_number("residual", residual, least=0, below=1)
+        check_choice("heads", heads, _FUSE)
         self._residual, self._heads = residual, heads
 
     @property

@@ -12,27 +12,13 @@ import numpy as np
 
 from kxai import backend, nest, plots
 from kxai import metrics as family
+from kxai.arguments import check_integer
 from kxai.callbacks.methods import word
 from kxai.callbacks.samples import Samples
 from kxai.errors import ArgumentError, TargetError, UnknownNameError
 from kxai.metrics.localisation import checked_masks
 
 FORMATS = ("tensorboard", "png")
-
-
-def check_counts(least: int = 1, **counts: object) -> None:
-    """Raise ArgumentError unless these are integers of at least ``least``.
-
-    Args:
-        least: what they must be at least; default 1.
-        counts: by name.
-
-    Example:
-        >>> check_counts(samples=64)
-    """
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise ArgumentError(f"{name} is out of range.", expected=f"an integer >= {least}", received=repr(value))
 
 
 def batches(freq: Any) -> int | None:
@@ -46,11 +32,7 @@ def batches(freq: Any) -> int | None:
     """
     if isinstance(freq, str) and freq == "epoch":
         return None
-    if isinstance(freq, bool) or not isinstance(freq, (int, np.integer)) or freq < 1:
-        raise ArgumentError(
-            "freq is out of range.", expected='"epoch", or batches, an integer >= 1', received=repr(freq)
-        )
-    return int(freq)
+    return check_integer("freq", freq, also='"epoch"')
 
 
 def target(given: Any, samples: Samples, output: str | None = None) -> Any:

@@ -10,6 +10,7 @@ import keras
 from keras import tree
 
 from kxai.analyzers import Analyzer
+from kxai.arguments import check_integer
 from kxai.callbacks import arguments
 from kxai.callbacks.faults import Faults
 from kxai.callbacks.journal import Journal
@@ -89,8 +90,9 @@ class ExplanationCallback(keras.callbacks.Callback):
         on_error: str = "warn",
     ) -> None:  # fmt: skip
         super().__init__()
-        arguments.check_counts(samples=samples, batch_size=batch_size)
-        arguments.check_counts(0, max_images=max_images)
+        check_integer("samples", samples)
+        check_integer("batch_size", batch_size)
+        check_integer("max_images", max_images, least=0)
         self._faults = Faults(on_error)
         self._binders = binders(method)
         self._every = arguments.batches(freq)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from kxai import plots
+from kxai.arguments import check_number
 from kxai.errors import ArgumentError
 from kxai.explanation import Explanation
 
@@ -66,7 +67,7 @@ class Pictures:
 
     def __init__(self, count: int, scale: float | Mapping[str, float] | None, clip: float) -> None:
         for bound in scale.values() if isinstance(scale, Mapping) else [] if scale is None else [scale]:
-            _check_scale(bound)
+            check_number("scale", bound, above=0, also="a dict of these by method")
         plots.limit(np.ones(1), clip)
         self._count, self._scale, self._clip = count, scale, clip
         self._bounds: dict[str, Bound] = {}
@@ -184,10 +185,3 @@ def _target(target: Any) -> str:
     if isinstance(target, str):
         return target if len(target) <= 20 else f"{target[:19]}…"
     return f"target {int(target[0])}" if target.ndim == 1 else "weights"
-
-
-def _check_scale(bound: Any) -> None:
-    if isinstance(bound, bool) or not isinstance(bound, (int, float, np.number)) or not 0 < bound < np.inf:
-        raise ArgumentError(
-            "scale is out of range.", expected="a finite number > 0, or a dict of these by method", received=repr(bound)
-        )

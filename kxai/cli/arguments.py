@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kxai.arguments import check_integer, check_number
 from kxai.cli import images
 from kxai.cli.quiet import notices_dropped
-from kxai.errors import LoadError, TargetError, UnknownNameError
+from kxai.errors import ArgumentError, LoadError, TargetError, UnknownNameError
 
 if TYPE_CHECKING:
     import keras
@@ -225,29 +226,41 @@ def read_pixels(arguments: argparse.Namespace, model: keras.Model) -> np.ndarray
     return images.read_images(arguments.inputs, size, arguments.crop)
 
 
-def positive(text: str) -> int:
-    """Reads a count.
+def integer(**bounds: Any) -> Callable[[str], int]:
+    """How an integer is read.
 
     Args:
-        text: the argument.
-
-    Returns:
-        An integer >= 1.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
+        bounds: of :func:`kxai.arguments.check_integer`; default 1 or more.
 
     Example:
-        >>> positive("32")
+        >>> integer()("32")
         32
     """
+    return lambda text: _number(text, int, check_integer, bounds)
+
+
+def number(**bounds: Any) -> Callable[[str], float]:
+    """How a number is read.
+
+    Args:
+        bounds: of :func:`kxai.arguments.check_number`.
+
+    Example:
+        >>> number(above=0, most=100)("99.5")
+        99.5
+    """
+    return lambda text: _number(text, float, check_number, bounds)
+
+
+def _number(text: str, kind: type, check: Callable[..., Any], bounds: Mapping[str, Any]) -> Any:
     try:
-        value = int(text)
+        value = kind(text)
     except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer >= 1, received {text!r}")
-    return value
+        value = text
+    try:
+        return check("the argument", value, **bounds)
+    except ArgumentError as error:
+        raise argparse.ArgumentTypeError(f"expected {error.expected}, received {text!r}") from None
 
 
 def read_labels(path: str) -> list[str]:

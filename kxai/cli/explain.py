@@ -54,10 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_preprocess(parser)
     common.add_settings(parser)
     add("--fit", metavar="FILE", help="a .npy or .npz file of data, as the model takes them, to fit the method to")
-    add("--batch-size", metavar="N", type=common.positive, default=32, help="samples at a time; default %(default)s")
+    add("--batch-size", metavar="N", type=common.integer(), default=32, help="samples at a time; default %(default)s")
     add("--reduce", choices=("sum", "abs_max", "l2"), default="sum", help="over channels; default %(default)s")
-    add("--clip", metavar="P", type=float, help="percentile where colours saturate, not for tables; default 99.5")
-    add("--overlay-opacity", metavar="A", type=float, help="0..1, for images; default 0.85")
+    percentile = common.number(above=0, most=100, unit="a percentile")
+    add("--clip", metavar="P", type=percentile, help="percentile where colours saturate, not for tables; default 99.5")
+    opacity = common.number(least=0, most=1)
+    add("--overlay-opacity", metavar="A", type=opacity, help="0..1, for images; default 0.85")
     add("--quiet", action="store_true", help="no progress bar")
 
 
@@ -73,7 +75,6 @@ def run(arguments: argparse.Namespace) -> None:
     pictures = common.are_images(arguments)
     preprocess = common.preprocess(arguments, pictures, {"--overlay-opacity": arguments.overlay_opacity is not None})
     settings = common.settings(arguments)
-    _check_ranges(arguments)
     labels = None if arguments.labels is None else common.read_labels(arguments.labels)
     target = common.target(arguments.target, labels)
     bases = _bases(arguments, pictures)
@@ -114,14 +115,6 @@ def _fitted(analyzer: Any, data: Any, arguments: argparse.Namespace, verbose: bo
     if not isinstance(analyzer, PatternAnalyzer):
         arguments.usage_error(f"--fit: {arguments.method} is not fitted to data, pattern_net and its kin are")
     return analyzer.fit(data, arguments.batch_size, verbose)
-
-
-def _check_ranges(arguments: argparse.Namespace) -> None:
-    # Before the work and not after it.
-    if arguments.clip is not None and not 0 < arguments.clip <= 100:
-        arguments.usage_error(f"--clip: expected a percentile in (0, 100], received {arguments.clip}")
-    if arguments.overlay_opacity is not None and not 0 <= arguments.overlay_opacity <= 1:
-        arguments.usage_error(f"--overlay-opacity: expected a number in [0, 1], received {arguments.overlay_opacity}")
 
 
 def _images(

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_model(parser)
     add = parser.add_argument
     add("-o", "--output", required=True, metavar="DIR", help="folder of all versions of the model, made if needed")
-    add("--version", metavar="N", type=_whole, default=1, help="of the model; default %(default)s")
+    add("--version", metavar="N", type=common.integer(least=0), default=1, help="of the model; default %(default)s")
     add("--overwrite", action="store_true", help="replace the version if it is there")
     # One list, because a hyperparameter belongs to the method before it.
     chosen = f"a method, once or more, see 'kxai methods'; default {common.DEFAULT_METHOD}"
@@ -163,12 +163,6 @@ def _method(text: str) -> tuple[str, Any]:
 
 def _setting(text: str) -> tuple[str, Any]:
     return SET, common.setting(text)
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number >= 0, received {text!r}")
-    return int(text)
 
 
 def _size(text: str) -> tuple[int, int]:

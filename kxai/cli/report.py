@@ -56,9 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tokens", metavar="FILE", help="tokens of the samples: JSON lists, or text with a line per sample")
     add("--fit", metavar="FILE", help="a .npy or .npz file of data, as the model takes them, to fit methods to")
     add("--title", metavar="TEXT", help="of the page; default the model's name")
-    add("--batch-size", metavar="N", type=common.positive, default=32, help="samples at a time; default %(default)s")
+    add("--batch-size", metavar="N", type=common.integer(), default=32, help="samples at a time; default %(default)s")
     add(
-        "--max-megabytes", metavar="N", type=_megabytes, default=64.0,
+        "--max-megabytes", metavar="N", type=common.number(above=0), default=64.0,
         help="size of the file, from which on numbers lose precision; default %(default)g",
     )  # fmt: skip
     add("--quiet", action="store_true", help="no progress bars")
@@ -181,13 +181,3 @@ def read_tokens(path: str) -> list[list[str]]:
             expected="a JSON list of lists of texts, or text with a line per sample",
             received=f"{type(error).__name__}: {error}",
         ) from error
-
-
-def _megabytes(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number > 0, received {text!r}")
-    return value

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kxai.arguments import check_choice
 from kxai.composites.composite import Composite, Row
-from kxai.errors import ArgumentError
 from kxai.graph.facts import Facts
 from kxai.graph.graph import Kind, Node
 from kxai.rules import (
@@ -72,15 +72,9 @@ def deeplift(
     Raises:
         ArgumentError: an unknown name, or a negative threshold.
     """
-    if max_pooling not in POOLINGS:
-        expected = " or ".join(f'"{name}"' for name in POOLINGS)
-        raise ArgumentError("Unknown value of max_pooling.", expected=expected, received=repr(max_pooling))
-    if rule not in MIXTURES if isinstance(rule, str) else not isinstance(rule, (Composite, list, tuple)):
-        raise ArgumentError(
-            "Unknown rule of DeepLIFT.",
-            expected=", ".join(f'"{name}"' for name in MIXTURES) + ", a Composite or rows (match, rule)",
-            received=repr(rule),
-        )
+    check_choice("max_pooling", max_pooling, POOLINGS)
+    if not isinstance(rule, (Composite, list, tuple)):
+        check_choice("rule", rule, MIXTURES, also="a Composite or rows (match, rule)")
     first: dict[str, tuple[Row, ...]] = {
         "reveal_cancel": ((total, RevealCancel(threshold)),),
         "genomics_default": ((after_dense, RevealCancel(threshold)),),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kxai.arguments import check_choice, check_integer
 from kxai.composites.composite import (
     Composite,
     Row,
@@ -175,8 +176,7 @@ def sequential_preset_b_flat(epsilon: float = 0.1) -> Composite:
 
 def sequential_preset_b_flat_until_idx(idx: int, epsilon: float = 0.1) -> Composite:
     """sequential_preset_b with the flat rule on the affine layers number 0 to idx, in order of computation."""
-    if idx < 0:
-        raise ArgumentError("idx counts affine layers from 0.", expected="idx >= 0", received=f"{idx}")
+    check_integer("idx", idx, least=0)
 
     def until(node: Node, facts: Facts) -> bool:
         affine = [other for other in facts.graph.nodes if other.kind is Kind.AFFINE]
@@ -202,10 +202,7 @@ def vgg16_tutorial(low: Any, high: Any) -> Composite:
 
 def deep_taylor(low: Any = None, high: Any = None, max_pooling: str = "winner") -> Composite:
     """Deep Taylor: z+ inside; first layer z^B if bounded, z+ if low is 0 and high is open, w^2 if unbounded."""
-    if max_pooling not in ("winner", "proportional"):
-        raise ArgumentError(
-            "Unknown value of max_pooling.", expected='"winner" or "proportional"', received=repr(max_pooling)
-        )
+    check_choice("max_pooling", max_pooling, ["winner", "proportional"])
     rows: list[Row] = [(first, _first_rule(low, high))]
     if max_pooling == "proportional":
         rows.append((Kind.MAX, Proportional()))
@@ -243,8 +240,7 @@ def attn(epsilon: float = 1e-9, gamma: float = 0.0, conv_gamma: float = 0.0) -> 
 
 def cp(epsilon: float = 1e-9, gamma: float = 0.0, conv_gamma: float = 0.0, gates: str = "signal") -> Composite:
     """CP-LRP: attention weights, norms' statistics and gates are constants; gates="uniform" splits gated products."""
-    if gates not in ("signal", "uniform"):
-        raise ArgumentError("Unknown value of gates.", expected='"signal" or "uniform"', received=repr(gates))
+    check_choice("gates", gates, ["signal", "uniform"])
     rows: tuple[Row, ...] = (
         (switched, SignalTakesAll()),
         *(((gated, SignalTakesAll()),) if gates == "signal" else ()),

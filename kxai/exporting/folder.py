@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from kxai.errors import ArgumentError, ExportError
+from kxai.arguments import check_integer
+from kxai.errors import ExportError
 
 LARGEST = 2**63 - 1
 """Servers hold versions in 64 bits and pass over folders of larger numbers."""
@@ -31,11 +32,7 @@ def new_version(base: str | os.PathLike, version: int, overwrite: bool) -> Itera
         ExportError: the version is there, or ``base`` is a file.
     """
     base = Path(base)
-    place = base / str(version)
-    if isinstance(version, bool) or not isinstance(version, int) or not 0 <= version <= LARGEST:
-        raise ArgumentError(
-            "version is out of range.", expected=f"a whole number from 0 to {LARGEST}", received=repr(version)
-        )
+    place = base / str(check_integer("version", version, least=0, most=LARGEST))
     if base.exists() and not base.is_dir():
         raise ExportError(f"{base} is a file.", expected="a folder for the versions of a model, or none yet")
     if os.path.lexists(place) and not overwrite:

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from kxai import backend
+from kxai.arguments import check_number
 from kxai.backend import pictures
 from kxai.backend.saved_model import Concrete, TensorFacts
 from kxai.errors import ArgumentError, ExportError
@@ -58,10 +59,8 @@ class Image:
         pair = isinstance(size, (tuple, list)) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
         if size is not None and not pair:
             raise ArgumentError("size is out of range.", expected="(height, width), or None", received=repr(size))
-        if not _number(self.clip) or not 0 < self.clip <= 100:
-            raise ArgumentError("clip is out of range.", expected="a percentile in (0, 100]", received=repr(self.clip))
-        if not _number(self.opacity) or not 0 <= self.opacity <= 1:
-            raise ArgumentError("opacity is out of range.", expected="a number in [0, 1]", received=repr(self.opacity))
+        check_number("clip", self.clip, above=0, most=100, unit="a percentile")
+        check_number("opacity", self.opacity, least=0, most=1)
 
     def check(self, interface: Interface) -> None:
         """Raise ExportError if a model takes no images, or ArgumentError if it takes them in another size."""
@@ -88,10 +87,6 @@ class Image:
             )
         scale, offset = given
         return lambda x: x * scale + offset
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @final

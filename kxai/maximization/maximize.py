@@ -15,6 +15,7 @@ from kxai import backend
 from kxai.adapters import tf_keras_vis
 from kxai.analyzers.backward import remembered
 from kxai.analyzers.inputs import as_example, to_arrays
+from kxai.arguments import check_integer, check_number
 from kxai.errors import ArgumentError, InputError, KxaiWarning, TargetError
 from kxai.graph.graph import Graph
 from kxai.graph.trace import InputSpec, check_model, input_specs
@@ -76,12 +77,13 @@ class ActivationMaximization:
     ) -> None:  # fmt: skip
         check_model(model)
         tf_keras_vis.require()
-        _check_number("num_steps", num_steps, "an int >= 1", whole=True, above=0)
-        _check_number("learning_rate", learning_rate, "a finite number > 0", above=0)
-        _check_number("total_variation", 0 if total_variation is None else total_variation, "a number >= 0, or None")
-        _check_number("l2_norm", l2_norm, "a finite number >= 0")
-        _check_number("jitter", jitter, "an int >= 0", whole=True)
-        _check_number("seed", seed, "an int >= 0", whole=True)
+        check_integer("num_steps", num_steps)
+        check_number("learning_rate", learning_rate, above=0)
+        if total_variation is not None:
+            check_number("total_variation", total_variation, least=0, also="None")
+        check_number("l2_norm", l2_norm, least=0)
+        check_integer("jitter", jitter, least=0)
+        check_integer("seed", seed, least=0)
         self._model, self._layer = model, layer
         self._num_steps, self._learning_rate, self._input_range = num_steps, learning_rate, input_range
         self._total_variation, self._l2_norm = total_variation, l2_norm
@@ -135,7 +137,7 @@ class ActivationMaximization:
             KxaiWarning: the score of an image never moved.
         """
         if num_images is not None:
-            _check_number("num_images", num_images, "an int >= 1, or None", whole=True, above=0)
+            check_integer("num_images", num_images, also="None")
         specs = input_specs(self._model, None if start is None else as_example(start))
         flat: list[InputSpec] = tree.flatten(specs)
         given = None if start is None else to_arrays(start, specs)
@@ -249,13 +251,6 @@ class ActivationMaximization:
             "versions": {"kxai": __version__, "keras": keras.version(), "tf-keras-vis": tf_keras_vis.version()},
             "notes": list(notes),
         }
-
-
-def _check_number(name: str, value: Any, expected: str, *, whole: bool = False, above: float | None = None) -> None:
-    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
-    good = isinstance(value, kinds) and not isinstance(value, bool) and np.isfinite(value)
-    if not good or value < 0 or (above is not None and value <= above):
-        raise ArgumentError(f"{name} is out of range.", expected=expected, received=repr(value))
 
 
 def _sizes(flat: list[InputSpec], given: list[np.ndarray] | None) -> list[tuple[int, ...]]:

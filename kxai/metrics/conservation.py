@@ -7,6 +7,7 @@ from typing import Any, final
 
 import numpy as np
 
+from kxai.arguments import check_number
 from kxai.errors import ArgumentError
 from kxai.explanation import Explanation
 from kxai.metrics.metric import Measurement, Metric
@@ -39,7 +40,7 @@ def relative_residual(residual: np.ndarray, difference: np.ndarray, epsilon: flo
     Source: completeness of Sundararajan et al., "Axiomatic attribution for deep networks" (2017), proposition 1, as a
     relative gap.
     """
-    check_epsilon(epsilon)
+    check_number("epsilon", epsilon, above=0)
     residual, difference = np.asarray(residual, np.float64), np.asarray(difference, np.float64)
     fit = residual.ndim == 1 and residual.shape == difference.shape
     if not fit or not np.isfinite(residual).all() or not np.isfinite(difference).all():
@@ -49,19 +50,6 @@ def relative_residual(residual: np.ndarray, difference: np.ndarray, epsilon: flo
             received=f"{residual.shape} and {difference.shape}" + (", not all finite" if fit else ""),
         )
     return np.abs(residual) / np.maximum(np.abs(difference), epsilon)
-
-
-def check_epsilon(epsilon: object) -> None:
-    """Raise ArgumentError unless epsilon is a finite number above 0.
-
-    Args:
-        epsilon: what was given.
-
-    Example:
-        >>> check_epsilon(1e-6)
-    """
-    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float, np.number)) or not 0 < epsilon < float("inf"):
-        raise ArgumentError("epsilon is out of range.", expected="a finite number > 0", received=repr(epsilon))
 
 
 @final
@@ -84,7 +72,7 @@ class Residual(Metric):
     epsilon: float = EPSILON
 
     def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
+        check_number("epsilon", self.epsilon, above=0)
 
     @property
     def name(self) -> str:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kxai.arguments import check_integer, check_number
 from kxai.errors import ArgumentError
 from kxai.plots.canvas import BLUE, FAINT, INK, RED, bare, fitted, inches_of, layout, number, shortened
 from kxai.plots.given import Explained, check_finite, check_texts, one_heatmap
-from kxai.plots.scale import checked_bound
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +72,7 @@ def bars(
         for panel, start, end in zip(panels, *ends, strict=True):
             panel.append(("unexplained", float(end - start - sum(value for _, value, _ in panel)), FAINT))
     longest = max(abs(value) for panel in panels for _, value, _ in panel) or 1.0
-    reach = longest if bound is None else checked_bound(bound)
+    reach = longest if bound is None else check_number("bound", bound, above=0, also="None")
     columns = min(len(shown), _PER_ROW)
     room = max(inches_of(label, 8) for panel in panels for label, _, _ in panel) + 0.1
     under = 0.55 if ends is None else 0.68
@@ -168,5 +168,4 @@ def _check(
     if values is not None and np.shape(values) != relevance.shape:
         raise ArgumentError("values do not fit.", expected=str(relevance.shape), received=str(np.shape(values)))
     check_texts(titles, len(relevance), "titles", "sample")
-    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
-        raise ArgumentError("top is out of range.", expected="an integer >= 1", received=repr(top))
+    check_integer("top", top)

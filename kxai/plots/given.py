@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
+from kxai.arguments import check_integer, check_number
 from kxai.errors import ArgumentError, InputError
 
 
@@ -191,10 +192,8 @@ def check_size(size: float, columns: int = 1) -> None:
     Example:
         >>> check_size(1.5, 4)
     """
-    if isinstance(size, bool) or not isinstance(size, (int, float)) or not 0 < size < np.inf:
-        raise ArgumentError("size is out of range.", expected="inches > 0", received=repr(size))
-    if isinstance(columns, bool) or not isinstance(columns, int) or columns < 1:
-        raise ArgumentError("columns is out of range.", expected="an integer >= 1", received=repr(columns))
+    check_number("size", size, above=0, unit="inches")
+    check_integer("columns", columns)
 
 
 def check_tokens(tokens: Sequence[Sequence[str]], batch: int, steps: int) -> None:

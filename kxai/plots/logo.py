@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kxai.arguments import check_integer
 from kxai.errors import ArgumentError
 from kxai.plots.canvas import INK, bare, inches_of, layout, number, row_title, spaces, whole_ticks
 from kxai.plots.given import Relevance, check_finite, check_texts, with_channels
@@ -215,8 +216,7 @@ def _check(
 ) -> tuple[int, int]:
     if not isinstance(alphabet, str) or len(set(alphabet)) != len(alphabet) or not alphabet or " " in alphabet:
         raise ArgumentError("This is no alphabet.", expected="different letters, as one text", received=repr(alphabet))
-    if isinstance(per_line, bool) or not isinstance(per_line, int) or per_line < 1:
-        raise ArgumentError("per_line is out of range.", expected="an integer >= 1", received=repr(per_line))
+    check_integer("per_line", per_line)
     shapes = {name: values.shape for name, values in maps.items()}
     shape = next(iter(shapes.values()), ())
     ranks = (3,) if sequences is None else (2, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kxai.arguments import check_number
 from kxai.errors import ArgumentError
 from kxai.plots.color import diverging
 from kxai.plots.scale import chosen, scaled
@@ -62,8 +63,7 @@ def overlay(
         >>> overlay(np.full((4, 5), 128, np.uint8), np.eye(4, 5)).shape
         (4, 5, 3)
     """
-    if isinstance(opacity, bool) or not isinstance(opacity, (int, float)) or not 0 <= opacity <= 1:
-        raise ArgumentError("opacity is out of range.", expected="a number in [0, 1]", received=repr(opacity))
+    check_number("opacity", opacity, least=0, most=1)
     rgb, heatmap = to_rgb(image), _checked(heatmap)
     if heatmap.shape != rgb.shape[:2]:
         raise ArgumentError(

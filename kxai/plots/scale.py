@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kxai.errors import ArgumentError
+from kxai.arguments import check_choice, check_number
 from kxai.plots.given import check_finite
 
 SCALES = ("figure", "method", "panel")
@@ -32,8 +32,7 @@ def limit(values: np.ndarray, clip: float = 99.5) -> float:
         >>> limit(np.array([-4.0, 1.0, 2.0]), clip=100)
         4.0
     """
-    if isinstance(clip, bool) or not isinstance(clip, (int, float)) or not 0 < clip <= 100:
-        raise ArgumentError("clip is out of range.", expected="a percentile in (0, 100]", received=repr(clip))
+    check_number("clip", clip, above=0, most=100, unit="a percentile")
     values = np.asarray(values)
     check_finite(values, "Relevance")
     values = np.abs(values.astype(np.float64))
@@ -59,8 +58,7 @@ def bounds(maps: Mapping[str, np.ndarray], scale: str, clip: float) -> dict[str,
         >>> bounds({"a": np.array([[1.0], [2.0]]), "b": np.array([[3.0], [-4.0]])}, "method", 100)
         {'a': [2.0, 2.0], 'b': [4.0, 4.0]}
     """
-    if scale not in SCALES:
-        raise ArgumentError("scale is out of range.", expected=f"one of {', '.join(SCALES)}", received=repr(scale))
+    check_choice("scale", scale, SCALES)
     if scale == "panel":
         return {name: [limit(row, clip) for row in values] for name, values in maps.items()}
     if scale == "method":
@@ -151,34 +149,13 @@ def chosen(values: np.ndarray, clip: float, bound: float | None) -> tuple[float,
         (2.0, 'clipped at the given bound, |R| ≤ 2')
     """
     own = limit(values, clip)
-    value = own if bound is None else checked_bound(bound)
+    value = own if bound is None else check_number("bound", bound, above=0, also="None")
     clipped = float(np.abs(values).max()) > value
     return value, _clipped(percentile(clip) if bound is None else "given bound", value) if clipped else ""
 
 
 def _clipped(at: str, bound: float) -> str:
     return f"clipped at the {at}, |R| ≤ {bound:.3g}"
-
-
-def checked_bound(bound: float) -> float:
-    """Returns a bound that was given.
-
-    Args:
-        bound: the bound.
-
-    Returns:
-        The bound, finite and > 0.
-
-    Raises:
-        ArgumentError: it is out of range.
-
-    Example:
-        >>> checked_bound(2)
-        2.0
-    """
-    if isinstance(bound, bool) or not isinstance(bound, (int, float, np.number)) or not 0 < bound < np.inf:
-        raise ArgumentError("bound is out of range.", expected="a finite number > 0, or None", received=repr(bound))
-    return float(bound)
 
 
 def percentile(clip: float) -> str:

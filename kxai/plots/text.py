@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kxai.arguments import check_integer
 from kxai.errors import ArgumentError
 from kxai.plots.canvas import INK
 from kxai.plots.color import diverging
@@ -149,8 +150,7 @@ def text_terminal(
         lrp  so +0.1  bad -0.9
         scale ±0.9
     """
-    if isinstance(width, bool) or not isinstance(width, int) or width < 20:
-        raise ArgumentError("width is out of range.", expected="columns, an int >= 20", received=repr(width))
+    check_integer("width", width, least=20)
     maps = heatmaps(relevance)
     samples = _lines(maps, tokens, titles, scale, clip)
     colored = _terminal_has_colors() if color is None else color

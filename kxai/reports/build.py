@@ -14,6 +14,7 @@ from keras import tree
 
 from kxai import backend, files
 from kxai.analyzers.inputs import as_example, to_arrays
+from kxai.arguments import check_number
 from kxai.errors import ArgumentError, InputError
 from kxai.graph.trace import input_specs
 from kxai.reports.columns import Column, Request, Source, columns, named
@@ -112,8 +113,7 @@ def report(
         >>> report(model, np.ones((1, 3)), ["gradient", "lrp.epsilon"]).precision
         'single'
     """
-    if isinstance(max_megabytes, bool) or not isinstance(max_megabytes, (int, float)) or not max_megabytes > 0:
-        raise ArgumentError("max_megabytes is out of range.", expected="a number > 0", received=repr(max_megabytes))
+    check_number("max_megabytes", max_megabytes, above=0)
     if path is not None:
         files.writable(path, "report")
     if not isinstance(title, (str, type(None))):

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 from keras import ops
 
+from kxai.arguments import check_choice, check_number
 from kxai.errors import ArgumentError, InputError
 from kxai.graph.graph import Kind
 from kxai.rules.affine_base import ContributionRule, Share, TermRule, Where, combine
@@ -46,8 +47,8 @@ class Epsilon(ContributionRule):
     kinds: ClassVar = frozenset({Kind.AFFINE, Kind.SUM, Kind.SCALE, Kind.NORM})
 
     def __post_init__(self) -> None:
-        if self.relative not in (None, "rms"):
-            raise ArgumentError("Unknown value of relative.", expected='None or "rms"', received=repr(self.relative))
+        if self.relative is not None:
+            check_choice("relative", self.relative, ["rms"], also="None")
         self.stabilize()
 
     def shares(self) -> tuple[Share, ...]:
@@ -89,8 +90,7 @@ class Gamma(ContributionRule):
     bias: bool = True
 
     def __post_init__(self) -> None:
-        if not self.gamma >= 0:
-            raise ArgumentError("gamma must not be negative.", expected="gamma >= 0", received=f"{self.gamma}")
+        check_number("gamma", self.gamma, least=0)
         self.stabilize()
 
     def shares(self) -> tuple[Share, ...]:
@@ -204,8 +204,7 @@ class GammaOriginal(TermRule):
     keeps_zeros: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not self.gamma >= 0:
-            raise ArgumentError("gamma must not be negative.", expected="gamma >= 0", received=f"{self.gamma}")
+        check_number("gamma", self.gamma, least=0)
         Stabilizer(self.epsilon)
 
     def terms(self, step: Step) -> list[tuple[Any, Any]]:

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, final
 from keras import ops
 
 from kxai import backend
-from kxai.errors import ArgumentError, RuleError
+from kxai.arguments import check_choice
+from kxai.errors import RuleError
 from kxai.graph.facts import Facts
 from kxai.graph.graph import Kind, Node
 from kxai.rules.elementwise import sum_to_shape
@@ -40,8 +41,8 @@ class Proportional(Rule):
     keeps_zeros: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.relative not in (None, "rms"):
-            raise ArgumentError("Unknown value of relative.", expected='None or "rms"', received=repr(self.relative))
+        if self.relative is not None:
+            check_choice("relative", self.relative, ["rms"], also="None")
         Stabilizer(self.epsilon)
 
     def check(self, node: Node, facts: Facts) -> None:

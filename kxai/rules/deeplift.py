@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from kxai import backend
+from kxai.arguments import check_number
 from kxai.graph.facts import Facts
 from kxai.graph.graph import Kind, Node
 from kxai.rules.differences import (
@@ -20,7 +21,6 @@ from kxai.rules.differences import (
     Multipliers,
     Parts,
     before,
-    check_threshold,
     collapsed,
     difference,
     refusal,
@@ -163,7 +163,7 @@ class FunctionRule(DifferenceRule):
     threshold: float
 
     def __post_init__(self) -> None:
-        check_threshold(self.threshold)
+        check_number("threshold", self.threshold, least=0)
 
     @abstractmethod
     def slopes(self, step: Step, function: Function) -> Multipliers:

@@ -12,12 +12,12 @@ import numpy as np
 from keras import ops
 
 from kxai import backend
+from kxai.arguments import check_number
 from kxai.graph.facts import DIVISIONS, Facts
 from kxai.graph.graph import Kind, Node
 from kxai.rules.differences import (
     WholeRule,
     before,
-    check_threshold,
     difference,
     pull_at_reference,
     refusal,
@@ -62,7 +62,7 @@ class CrossMax(WholeRule):
     kinds: ClassVar = frozenset({Kind.MAX})
 
     def __post_init__(self) -> None:
-        check_threshold(self.threshold)
+        check_number("threshold", self.threshold, least=0)
 
     def check(self, node: Node, facts: Facts) -> None:
         super().check(node, facts)
@@ -102,7 +102,7 @@ class ShapleyMax(WholeRule):
     kinds: ClassVar = frozenset({Kind.MAX})
 
     def __post_init__(self) -> None:
-        check_threshold(self.threshold)
+        check_number("threshold", self.threshold, least=0)
 
     def check(self, node: Node, facts: Facts) -> None:
         super().check(node, facts)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, final
 from keras import ops
 
 from kxai import backend
-from kxai.errors import ArgumentError, RuleError
+from kxai.errors import RuleError
 from kxai.graph.graph import Node
 from kxai.rules.rule import Rule, Step
 
@@ -190,14 +190,3 @@ def refusal(rule: Rule, node: Node, expected: str) -> RuleError:
 def vanishes(difference: Any, threshold: float) -> Any:
     """Where a difference is too small to be divided by: below the threshold, or 0."""
     return ops.abs(difference) < threshold if threshold > 0 else difference == 0
-
-
-def check_threshold(threshold: Any) -> None:
-    """Raise ArgumentError if a threshold is not a number >= 0."""
-    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
-    if not number or not 0 <= threshold < float("inf"):
-        raise ArgumentError(
-            "threshold is the smallest difference that is divided by.",
-            expected="a number >= 0",
-            received=repr(threshold),
-        )

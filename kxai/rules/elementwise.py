@@ -8,7 +8,8 @@ from typing import Any, ClassVar, final
 
 from keras import ops
 
-from kxai.errors import ArgumentError, RuleError
+from kxai.arguments import check_choice
+from kxai.errors import RuleError
 from kxai.graph.facts import RECTIFIERS, Facts
 from kxai.graph.graph import Kind, Node
 from kxai.rules.rule import Rule, Step
@@ -72,10 +73,7 @@ class RectifierRule(Rule):
     kinds: ClassVar = frozenset({Kind.ELEMENTWISE})
 
     def __post_init__(self) -> None:
-        if self.other not in ("error", "gradient"):
-            raise ArgumentError(
-                "Unknown choice for other activations.", expected='"error" or "gradient"', received=repr(self.other)
-            )
+        check_choice("other", self.other, ["error", "gradient"])
 
     def check(self, node: Node, facts: Facts) -> None:
         super().check(node, facts)

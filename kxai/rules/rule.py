@@ -10,7 +10,8 @@ from typing import Any, ClassVar, final
 
 from keras import ops
 
-from kxai.errors import ArgumentError, RuleError
+from kxai.arguments import check_number
+from kxai.errors import RuleError
 from kxai.graph.facts import Facts
 from kxai.graph.graph import Kind, Node
 from kxai.graph.group import Group
@@ -163,10 +164,7 @@ class Stabilizer:
     clip: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.epsilon, (int, float)) or not 0 <= self.epsilon < float("inf"):
-            raise ArgumentError(
-                "epsilon must not be negative or infinite.", expected="epsilon >= 0", received=f"{self.epsilon!r}"
-            )
+        check_number("epsilon", self.epsilon, least=0)
 
     def __call__(self, z: Any, sign: int = 0) -> Any:
         """Stabilize ``z``; ``sign`` is +1 or -1 where the sign of z is known, 0 where it is not."""

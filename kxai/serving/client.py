@@ -9,7 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
-from kxai.arguments import check_count
+from kxai.arguments import check_integer, check_number
 from kxai.errors import ArgumentError, InputError, ServingError, TargetError, UnknownNameError
 from kxai.explanation import Explanation
 from kxai.serving.rest import Rest
@@ -66,27 +66,17 @@ class Client:
             raise UnknownNameError("protocol", str(protocol), PORTS)
         if not _is_name(model):
             raise ArgumentError("model names a model of the server.", expected="a text", received=repr(model))
-        number = isinstance(version, int) and not isinstance(version, bool) and 0 <= version < 2**63
-        if version is not None and not number and not _is_name(version):
-            raise ArgumentError(
-                "version is a number or a label.",
-                expected="an int in [0, 2^63), a text or None",
-                received=repr(version),
-            )
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= LONGEST:
-            raise ArgumentError(
-                "timeout counts seconds.", expected=f"a number > 0, at most {LONGEST:g}", received=repr(timeout)
-            )
-        check_count("batch_size", batch_size, "samples")
+        if version is not None and not _is_name(version):
+            version = check_integer("version", version, least=0, most=2**63 - 1, also="a label or None")
+        timeout = check_number("timeout", timeout, above=0, most=LONGEST, unit="seconds")
+        batch_size = check_integer("batch_size", batch_size)
         if layout is not None and (layout not in LAYOUTS or protocol == "grpc"):
             fitting = "None, for gRPC has no JSON" if protocol == "grpc" else f"one of {', '.join(LAYOUTS)}"
             raise ArgumentError("layout is out of range.", expected=fitting, received=repr(layout))
         secure, host, port, prefix = split(url, PORTS[protocol])
         if prefix and protocol == "grpc":
             raise ArgumentError("gRPC has no paths.", expected="[http[s]://]host[:port]", received=repr(url))
-        place = Place(
-            secure, host, port, prefix, model, version, float(timeout), sendable({} if headers is None else headers)
-        )
+        place = Place(secure, host, port, prefix, model, version, timeout, sendable({} if headers is None else headers))
         self._place, self._protocol, self._batch_size = place, protocol, batch_size
         self._transport: Transport = Rpc(place) if protocol == "grpc" else Rest(place, layout or LAYOUTS[0])
         self._known: dict[str, Signature] | None = None

@@ -9,7 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
-from kxai.arguments import check_count
+from kxai.arguments import check_integer
 from kxai.backend.loaded import SavedFunction, load_signatures
 from kxai.errors import InputError, LoadError, NumericalError, UnknownNameError
 from kxai.files import existing
@@ -45,7 +45,7 @@ class Explainer:
     """
 
     def __init__(self, path: str | os.PathLike, batch_size: int = 32) -> None:
-        check_count("batch_size", batch_size, "samples")
+        batch_size = check_integer("batch_size", batch_size)
         folder = _version(existing(path, "SavedModel"))
         self._functions = load_signatures(str(folder))
         self._batch_size = batch_size

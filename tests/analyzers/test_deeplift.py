@@ -604,8 +604,8 @@ def test_activations_of_a_constant_reference_are_computed_once(monkeypatch):
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    ({"rule": "recale"}, "Unknown rule of DeepLIFT"), ({"rule": None}, r"rows \(match, rule\)"),
-    ({"rule": rules.RevealCancel()}, r"Received: RevealCancel\("), ({"threshold": -1.0}, "smallest difference"),
+    ({"rule": "recale"}, "rule is out of range"), ({"rule": None}, r"rows \(match, rule\)"),
+    ({"rule": rules.RevealCancel()}, r"Received: RevealCancel\("), ({"threshold": -1.0}, "threshold is out of range"),
     ({"max_pooling": "winner"}, "max_pooling"), ({"multipliers": 1}, "switch"), ({"rule": [("a",)]}, "pair"),
 ])  # fmt: skip
 def test_bad_arguments(options, words):

@@ -31,7 +31,7 @@ def test_points_are_those_of_the_definitions():
 
 @pytest.mark.parametrize("points", [0, -3, 2.0, True, "5"])
 def test_points_are_counted(points):
-    with pytest.raises(ArgumentError, match=r"num_steps counts points on the path(.|\n)*an int >= 1"):
+    with pytest.raises(ArgumentError, match=r"num_steps is out of range(.|\n)*an integer >= 1"):
         grid("left", points)
 
 

@@ -176,7 +176,7 @@ def test_one_trace_and_batches():
         ({"distribution": "point", "num_steps": 5}, ArgumentError, r"Only a line has a baseline and steps(.|\n)*=5"),
         ({"distribution": Background(np.zeros((2, 6))), "grid": "left"}, ArgumentError, "Only a line has"),
         ({"distribution": Background(np.zeros((2, 5)))}, ArgumentError, r"The background for input .* wrong shape"),
-        ({"num_steps": 0}, ArgumentError, "num_steps counts points on the path"),
+        ({"num_steps": 0}, ArgumentError, "num_steps is out of range"),
         ({"layer": "hiden"}, UnknownNameError, "Unknown layer 'hiden'"),
     ],
 )

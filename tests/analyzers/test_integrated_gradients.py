@@ -393,8 +393,8 @@ def test_a_sample_that_is_its_own_baseline():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"num_steps": 0}, ArgumentError, r"num_steps counts points on the path(.|\n)*an int >= 1(.|\n)*0"),
-        ({"num_steps": 2.5}, ArgumentError, "num_steps counts points"),
+        ({"num_steps": 0}, ArgumentError, r"num_steps is out of range(.|\n)*an integer >= 1(.|\n)*0"),
+        ({"num_steps": 2.5}, ArgumentError, "num_steps is out of range"),
         ({"grid": "simpson"}, UnknownNameError, "Unknown grid 'simpson'"),
         ({"baseline": np.zeros(5)}, ArgumentError, r"The baseline for input .* has the wrong shape"),
         ({"baseline": np.nan}, ArgumentError, "is not finite"),

@@ -222,12 +222,12 @@ def test_the_base_by_name():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"noise": -0.1}, r"The noise is no standard deviation(.|\n)*a number >= 0(.|\n)*-0\.1"),
-        ({"noise": np.nan}, "The noise is no standard deviation"),
-        ({"noise": "much"}, "The noise is no standard deviation"),
-        ({"num_samples": 0}, r"num_samples counts noisy inputs per sample(.|\n)*an int >= 1"),
-        ({"num_samples": 1.5}, "num_samples counts noisy inputs"),
-        ({"seed": -1}, "The seed is not usable"),
+        ({"noise": -0.1}, r"noise is out of range(.|\n)*a finite number >= 0(.|\n)*-0\.1"),
+        ({"noise": np.nan}, "noise is out of range"),
+        ({"noise": "much"}, "noise is out of range"),
+        ({"num_samples": 0}, r"num_samples is out of range(.|\n)*an integer >= 1"),
+        ({"num_samples": 1.5}, "num_samples is out of range"),
+        ({"seed": -1}, "seed is out of range"),
     ],
 )
 @pytest.mark.parametrize("method", METHODS)

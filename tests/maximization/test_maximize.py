@@ -356,13 +356,13 @@ def test_a_score_that_never_moves_is_said():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"num_steps": 0}, r"num_steps is out of range(.|\n)*an int >= 1(.|\n)*0"),
+        ({"num_steps": 0}, r"num_steps is out of range(.|\n)*an integer >= 1(.|\n)*0"),
         ({"num_steps": 2.0}, "num_steps is out of range"),
         ({"learning_rate": 0}, r"learning_rate is out of range(.|\n)*> 0"),
         ({"learning_rate": float("nan")}, "learning_rate is out of range"),
         ({"total_variation": -1.0}, r"total_variation is out of range(.|\n)*or None"),
         ({"l2_norm": "1"}, "l2_norm is out of range"),
-        ({"jitter": 0.5}, r"jitter is out of range(.|\n)*an int >= 0"),
+        ({"jitter": 0.5}, r"jitter is out of range(.|\n)*an integer >= 0"),
         ({"seed": -1}, "seed is out of range"),
     ],
 )

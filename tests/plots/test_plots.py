@@ -87,7 +87,7 @@ def test_clip_and_bound():
         (lambda: plots.figure({"a": np.full((1, 2, 2), "x")}), InputError, "real numbers[^$]*Received: <U1"),
         (lambda: plots.figure({}), ArgumentError, "cannot be drawn as a grid"),
         (lambda: plots.figure({"a": np.ones((1, 2, 2)), "b": np.ones((1, 2, 3))}), ArgumentError, "as a grid"),
-        (lambda: plots.figure({"a": np.ones((1, 2, 2))}, scale="row"), ArgumentError, "one of figure, method, panel"),
+        (lambda: plots.figure({"a": np.ones((1, 2, 2))}, scale="row"), ArgumentError, "'figure', 'method', 'panel'"),
         (lambda: plots.figure({"a": np.ones((1, 2, 2))}, opacity=0.5), ArgumentError, "An overlay needs images"),
         (lambda: plots.figure({"a": np.ones((1, 2, 2))}, titles=["x", "y"]), ArgumentError, "titles do not fit"),
         (lambda: plots.figure({"a": np.ones((1, 2, 2))}, images=np.ones((2, 2))), ArgumentError, "images do not fit"),

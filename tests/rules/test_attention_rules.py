@@ -110,7 +110,7 @@ def test_values_need_weights():
 
 @pytest.mark.parametrize("rule", [rules.Bilinear, rules.ValuesTakeAll])
 def test_epsilon_is_checked(rule):
-    with pytest.raises(ArgumentError, match="epsilon must not be negative"):
+    with pytest.raises(ArgumentError, match="epsilon is out of range"):
         rule(-1.0)
 
 

@@ -155,7 +155,7 @@ def test_the_newest_version_is_taken(folder, tmp_path):
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "3", True])
 def test_bad_batch_sizes(size, folder):
-    with pytest.raises(ArgumentError, match="batch_size counts samples"):
+    with pytest.raises(ArgumentError, match="batch_size is out of range"):
         Explainer(folder, size)
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from keras import ops
 
 from kxai.analyzers.cam.base import CAMAnalyzer
+from kxai.arguments import check_number
 from kxai.composites import Plan
-from kxai.errors import ArgumentError, RuleError
+from kxai.errors import RuleError
 from kxai.graph.feature_maps import FeatureMap, explained_part
 from kxai.graph.graph import Edge, Graph, Kind, Node
 from kxai.graph.layout import as_edge, sample_shape
@@ -170,8 +171,7 @@ class _StabilizedCAM(WeightedCAM):
         strip_softmax: bool = True, jit: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(model, layer, relu=relu, resize=resize, strip_softmax=strip_softmax, jit=jit)
-        if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 < epsilon < float("inf"):
-            raise ArgumentError("epsilon is out of range.", expected="a number > 0", received=repr(epsilon))
+        check_number("epsilon", epsilon, above=0)
         self._epsilon = epsilon
 
 

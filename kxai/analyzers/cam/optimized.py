@@ -15,8 +15,8 @@ from kxai.analyzers.cam.gradient import weighted
 from kxai.analyzers.cam.scored import check_numbers, masked
 from kxai.analyzers.recorded import Recorded
 from kxai.analyzers.scores import Explained, Spec, input_spec
+from kxai.arguments import check_integer, check_number
 from kxai.composites import Plan
-from kxai.errors import ArgumentError
 from kxai.graph.graph import Edge
 from kxai.reverse import backward, forward
 from kxai.targets import Target
@@ -65,11 +65,8 @@ class OptiCAM(CAMAnalyzer):
         resize: bool = True, strip_softmax: bool = True, jit: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(model, layer, relu=relu, resize=resize, strip_softmax=strip_softmax, jit=jit)
-        if isinstance(num_steps, bool) or not isinstance(num_steps, (int, np.integer)) or num_steps < 1:
-            raise ArgumentError("num_steps is out of range.", expected="an int >= 1", received=repr(num_steps))
-        number = isinstance(learning_rate, (int, float)) and not isinstance(learning_rate, bool)
-        if not number or not 0 < learning_rate < float("inf"):
-            raise ArgumentError("learning_rate is out of range.", expected="a number > 0", received=repr(learning_rate))
+        check_integer("num_steps", num_steps)
+        check_number("learning_rate", learning_rate, above=0)
         self._num_steps, self._learning_rate = num_steps, learning_rate
 
     @property

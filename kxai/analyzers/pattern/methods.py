@@ -20,7 +20,7 @@ from kxai.analyzers.pattern.quality import rho, seen_by
 from kxai.analyzers.pattern.table import pattern_table
 from kxai.analyzers.program import Readout
 from kxai.analyzers.recorded import Recorded
-from kxai.arguments import check_count, check_flags
+from kxai.arguments import check_choice, check_flags, check_integer
 from kxai.composites import Composite, Plan
 from kxai.errors import ArgumentError, InputError, LoadError, NumericalError
 from kxai.explanation import Explanation
@@ -46,10 +46,7 @@ class PatternAnalyzer(BackwardAnalyzer):
 
     def __init__(self, model: Any, estimator: str = "relu", *, jit: bool = False) -> None:
         super().__init__(model, jit=jit)
-        if estimator not in ESTIMATORS:
-            raise ArgumentError(
-                "Unknown estimator.", expected=", ".join(map(repr, ESTIMATORS)), received=repr(estimator)
-            )
+        check_choice("estimator", estimator, ESTIMATORS)
         self._estimator = estimator
         self._patterns: Patterns | None = None
 
@@ -86,9 +83,9 @@ class PatternAnalyzer(BackwardAnalyzer):
                 expected='estimator="linear" or "relu"',
                 received=f"estimator={self._estimator!r}",
             )
-        check_count("batch_size", batch_size, "samples")
+        batch_size = check_integer("batch_size", batch_size)
         running, programs = Running(), dict[Plan, MomentsProgram]()
-        for plan, arrays in self._batches(x, int(batch_size), verbose):
+        for plan, arrays in self._batches(x, batch_size, verbose):
             if plan not in programs:
                 programs[plan] = MomentsProgram(plan, self._estimator == "relu", self._count_trace)
             running.add(programs[plan], arrays)

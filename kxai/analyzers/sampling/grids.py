@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from kxai.arguments import check_integer
 from kxai.errors import ArgumentError, UnknownNameError
 
 Grid = tuple[np.ndarray, np.ndarray]
@@ -28,24 +29,12 @@ def grid(name: str, points: int) -> Grid:
         >>> grid("midpoint", 2)
         (array([0.25, 0.75]), array([0.5, 0.5]))
     """
-    check_count("num_steps", points, "points on the path")
+    check_integer("num_steps", points)
     if not isinstance(name, str) or name not in GRIDS:
         raise UnknownNameError("grid", str(name), GRIDS)
     if name == "trapezoid" and points < 2:
         raise ArgumentError("A trapezoid has two ends.", expected="num_steps >= 2", received=f"num_steps={points}")
     return GRIDS[name](int(points))
-
-
-def check_count(name: str, value: object, what: str) -> None:
-    """Raise ArgumentError unless an argument is a positive integer.
-
-    Args:
-        name: of the argument.
-        value: what was given.
-        what: what it counts.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ArgumentError(f"{name} counts {what}.", expected="an int >= 1", received=repr(value))
 
 
 def _left(n: int) -> Grid:

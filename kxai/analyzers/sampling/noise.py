@@ -10,15 +10,13 @@ from keras import ops, tree
 
 from kxai import backend
 from kxai.analyzers.analyzer import Analyzer, shown
-from kxai.analyzers.sampling import grids
 from kxai.analyzers.sampling.base import MakeWalk, SamplingAnalyzer, Walk
 from kxai.analyzers.sampling.calls import Calls
 from kxai.analyzers.sampling.either import along, cast, difference, dtype_of, positive, take
 from kxai.analyzers.sampling.fields import AnalyzerField, Clean, Field, RecordedField, TensorField
-from kxai.arguments import check_flags
+from kxai.arguments import check_flags, check_integer, check_number
 from kxai.composites import Plan
 from kxai.errors import ArgumentError, InputError
-from kxai.seeds import check_seed
 from kxai.targets import Target
 
 A = TypeVar("A", bound="NoiseAnalyzer")
@@ -105,11 +103,10 @@ class NoiseAnalyzer(SamplingAnalyzer):
         super().__init__(base if other is None else other.model, layer=layer)
         self._base, self._noise, self._num_samples = other, noise, num_samples
         self._absolute, self._seed = absolute, seed
-        if not isinstance(noise, (int, float, np.number)) or isinstance(noise, bool) or not 0 <= noise < np.inf:
-            raise ArgumentError("The noise is no standard deviation.", expected="a number >= 0", received=repr(noise))
+        check_number("noise", noise, least=0)
         check_flags(absolute=absolute)
-        grids.check_count("num_samples", num_samples, "noisy inputs per sample")
-        check_seed(seed)
+        check_integer("num_samples", num_samples)
+        check_integer("seed", seed, least=0)
         if other is not None and layer is not None:
             raise ArgumentError(
                 "Another analyzer explains the inputs, so that is where noise is added.",

@@ -21,8 +21,8 @@ from kxai.analyzers.sampling.walks import (
     straight,
     warn_of_equals,
 )
+from kxai.arguments import check_integer
 from kxai.references import Background, Inputs
-from kxai.seeds import check_seed
 
 
 @final
@@ -115,8 +115,8 @@ class ExpectedGradients(SamplingAnalyzer):
         strip_softmax: bool = True, jit: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(model, layer=layer, strip_softmax=strip_softmax, jit=jit)
-        grids.check_count("num_samples", num_samples, "random points per sample")
-        check_seed(seed)
+        check_integer("num_samples", num_samples)
+        check_integer("seed", seed, least=0)
         self._baselines, self._num_samples, self._seed = baselines, num_samples, seed
 
     @property
