@@ -204,7 +204,7 @@ def test_gates_of_cp():
         np.testing.assert_allclose(relevance, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
     with pytest.raises(kxai.KxaiError, match="gates is out of range") as caught:
         kxai.LRP(model, "cp", gates="both")
-    assert '"signal" or "uniform"' in str(caught.value)
+    assert "'signal', 'uniform'" in str(caught.value)
 
 
 def test_padding_gets_nothing():

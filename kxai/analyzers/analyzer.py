@@ -71,6 +71,12 @@ class Analyzer(ABC):
         """
         return "value"
 
+    @property
+    def conserves(self) -> bool:
+        """Whether relevance shares out the score: it adds up to ``score - base``, up to what biases and stabilizers
+        absorb and what the points of a path leave. Of other methods ``explanation.residual`` says nothing."""
+        return False
+
     def plan(self, inputs: Any = None) -> Plan:
         """The table node | kind | rule of the propagation that the method uses; all errors of it are raised here.
 

@@ -73,6 +73,10 @@ class BackwardAnalyzer(Analyzer):
         """Whether what is not handed on can be accounted for: of a gradient it means nothing."""
         return self.start() is not Start.ONE
 
+    @property
+    def conserves(self) -> bool:
+        return self.start() is not Start.ONE
+
     def compiled(
         self, plan: Plan, target: Target, explained: Sequence[Edge], keep: tuple[str, ...], audit: bool
     ) -> Callable[[list[np.ndarray], list[np.ndarray]], dict[str, Any]]:

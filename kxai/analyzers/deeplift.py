@@ -63,6 +63,10 @@ class DifferenceAnalyzer(BackwardAnalyzer):
     def accounts(self) -> bool:
         return self.finish() is not None
 
+    @property
+    def conserves(self) -> bool:
+        return self.accounts()
+
     def _check_rule(self, node: Node, rule: Rule) -> None:
         if not isinstance(rule, (DifferenceRule, Gradient, Stop)):
             raise RuleError(

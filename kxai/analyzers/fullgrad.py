@@ -98,6 +98,10 @@ class FullGrad(GradientAnalyzer):
     def granularity(self) -> str:
         return "value" if self._psi is None else "position"
 
+    @property
+    def conserves(self) -> bool:
+        return self._psi is None
+
     def finish(self) -> Finish:
         return lambda value, signal: value * signal
 

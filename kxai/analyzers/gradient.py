@@ -88,6 +88,10 @@ class GradientTimesInput(GradientAnalyzer):
     def name(self) -> str:
         return "gradient_x_input"
 
+    @property
+    def conserves(self) -> bool:
+        return True
+
     def finish(self) -> Finish:
         return lambda value, signal: value * signal
 

@@ -1,10 +1,9 @@
-"""Arguments that several commands share, and how their texts are read."""
+"""Arguments that several commands share, and how they are read."""
 
 from __future__ import annotations
 
 import argparse
 import ast
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 from kxai.arguments import check_integer, check_number
 from kxai.cli import images
 from kxai.cli.quiet import notices_dropped
-from kxai.errors import ArgumentError, LoadError, TargetError, UnknownNameError
+from kxai.errors import ArgumentError, LoadError
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from kxai.analyzers import Analyzer
+
 DEFAULT_METHOD = "lrp.epsilon_plus"
+BATCH_SIZE = 32
 PREPROCESS_HELP = """preprocess, from RGB in 0..255 to what the model was trained on:
   raw as it is | unit 0..1 | signed -1..1 | caffe, torch as in keras.applications | MEAN,STD (x - MEAN) / STD"""
 
@@ -48,6 +50,72 @@ def add_method(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method", default=DEFAULT_METHOD, metavar="NAME", help="see 'kxai methods'; default %(default)s"
     )
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Adds INPUT, one or more.
+
+    Args:
+        parser: the command's parser.
+    """
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="images, or .npy/.npz batches for other models")
+
+
+def add_target(parser: argparse.ArgumentParser, which: str = "class to explain; default the predicted class") -> None:
+    """Adds --target and --labels, which give one class.
+
+    Args:
+        parser: the command's parser.
+        which: help of --target.
+    """
+    parser.add_argument("--target", metavar="N|NAME", help=which)
+    add_labels(parser)
+
+
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """Adds --labels.
+
+    Args:
+        parser: the command's parser.
+    """
+    parser.add_argument("--labels", metavar="FILE", help="names of the classes: JSON, or text with one per line")
+
+
+def add_work(parser: argparse.ArgumentParser, default: int | None = BATCH_SIZE) -> None:
+    """Adds --fit, --batch-size and --quiet.
+
+    Args:
+        parser: the command's parser.
+        default: of --batch-size; None where only --fit needs it, so that it can be told whether it was given.
+    """
+    add, when = parser.add_argument, " to fit" if default is None else ""
+    add("--fit", metavar="FILE", help="a .npy or .npz file of data, as the model takes them, to fit methods to")
+    add(
+        "--batch-size",
+        metavar="N",
+        type=integer(),
+        default=default,
+        help=f"samples{when} at a time; default {BATCH_SIZE}",
+    )
+    add_quiet(parser)
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """Adds --quiet.
+
+    Args:
+        parser: the command's parser.
+    """
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def verbose(arguments: argparse.Namespace) -> bool | None:
+    """Whether progress bars are shown; None: on a terminal, if it takes long.
+
+    Args:
+        arguments: the parsed arguments.
+    """
+    return False if arguments.quiet else None
 
 
 def load_model(arguments: argparse.Namespace) -> keras.Model:
@@ -263,110 +331,23 @@ def _number(text: str, kind: type, check: Callable[..., Any], bounds: Mapping[st
         raise argparse.ArgumentTypeError(f"expected {error.expected}, received {text!r}") from None
 
 
-def read_labels(path: str) -> list[str]:
-    """Reads the names of the classes, in order.
+def fitted(arguments: argparse.Namespace, analyzers: Sequence[Analyzer], data: Any) -> list[Analyzer]:
+    """The analyzers, those that read patterns fitted to data; that none does is a usage error.
 
     Args:
-        path: a ``.json`` file (a list of names, or an object from index to name as text or, as Keras' ImageNet
-            index has it, to a list that ends with the name), or a text file with one name per line.
-
-    Returns:
-        The names.
-
-    Raises:
-        LoadError: the file is missing or is neither.
+        arguments: the parsed arguments.
+        analyzers: of the methods that are asked for.
+        data: of --fit, None if it was not given.
     """
-    from kxai.files import existing
+    from kxai.analyzers.pattern.methods import PatternAnalyzer
 
-    file = existing(path, "label file")
-    try:
-        text = file.read_text(encoding="utf-8")
-        if file.suffix != ".json":
-            return text.splitlines()
-        names = json.loads(text)
-        if isinstance(names, dict):
-            names = [names[str(index)] for index in range(len(names))]
-        names = [name[-1] if isinstance(name, list) else name for name in names]
-        if not names or not all(isinstance(name, str) for name in names):
-            raise ValueError("not a list of names")
-        return names
-    except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
-        raise LoadError(
-            f"{file} does not name classes.",
-            expected="a JSON list of names, a JSON object from '0', '1', ... to names, or text with a name per line",
-            received=f"{type(error).__name__}: {error}",
-        ) from error
-
-
-def target(text: str | None, labels: list[str] | None) -> int | None:
-    """Reads ``--target``: an index, or the name of a label.
-
-    Args:
-        text: the argument; None for the predicted class.
-        labels: the names of the classes, or None.
-
-    Returns:
-        The index, or None.
-
-    Raises:
-        TargetError: a name without labels, or a name that several classes have.
-        UnknownNameError: a name that no class has.
-
-    Example:
-        >>> target("7", None), target("cat", ["dog", "cat"]), target(None, None)
-        (7, 1, None)
-    """
-    if text is None:
-        return None
-    if text.removeprefix("-").isdecimal():
-        return int(text)
-    if labels is None:
-        raise TargetError(
-            f"The target {text!r} is a name, but the classes have no names.",
-            expected="an index, or a name together with --labels",
-            received="no --labels",
-            fix="add --labels FILE.",
-        )
-    found = [index for index, name in enumerate(labels) if name == text]
-    if not found:
-        raise UnknownNameError("label", text, set(labels))
-    if len(found) > 1:
-        raise TargetError(
-            f"Several classes are named {text!r}.",
-            expected="a target that is one class",
-            received=f"the classes {', '.join(map(str, found))}",
-            fix="give the index.",
-        )
-    return found[0]
-
-
-def label(index: int, labels: list[str] | None) -> str:
-    """Names a class.
-
-    Args:
-        index: of the class.
-        labels: the names of the classes, or None.
-
-    Returns:
-        Its label, or the index as text if there are no labels.
-
-    Raises:
-        TargetError: there are labels, but none for this class.
-
-    Example:
-        >>> label(1, ["dog", "cat"]), label(1, None)
-        ('cat', '1')
-    """
-    if labels is None:
-        return str(index)
-    if not 0 <= index < len(labels):
-        raise TargetError(
-            f"The class {index} has no label.",
-            expected="one label per output unit",
-            received=f"{len(labels)} labels",
-            fix="give the label file that belongs to this model.",
-        )
-    return labels[index]
+    if data is None:
+        return list(analyzers)
+    if not any(isinstance(analyzer, PatternAnalyzer) for analyzer in analyzers):
+        names = ", ".join(analyzer.name for analyzer in analyzers)
+        arguments.usage_error(f"--fit: not fitted to data: {names}; pattern_net and its kin are")
+    size, shown = arguments.batch_size or BATCH_SIZE, verbose(arguments)
+    return [one.fit(data, size, shown) if isinstance(one, PatternAnalyzer) else one for one in analyzers]
 
 
 def free_name(stem: str, taken: set[str]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kxai.cli import arguments as common
-from kxai.cli import checks, images, table
+from kxai.cli import checks, images, names, table
 from kxai.cli.quiet import library
 
 if TYPE_CHECKING:
@@ -31,8 +32,11 @@ examples:
 files per image: NAME-heatmap.png, NAME-overlay.png (of the model's input size; up to 128 pixels they are enlarged),
   NAME.npz (kxai.Explanation.load reads it)
 files per array file: NAME.png with its first samples, NAME.npz
+residual: what relevance leaves of the score; "-" for methods that do not share it out, such as gradient
 """
 
+# One sample in words: predicted, target, score, residual.
+Facts = Callable[["Explanation"], list[str]]
 _SHOWN = 6
 _SEEN = 256  # dots
 _ENDINGS = ("-heatmap.png", "-overlay.png", ".npz")
@@ -45,22 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser: the command's parser.
     """
     common.add_model(parser)
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="images, or .npy/.npz batches for other models")
+    common.add_inputs(parser)
     common.add_method(parser)
     add = parser.add_argument
     add("-o", "--output", required=True, metavar="DIR", type=Path, help="folder for the results, made if needed")
-    add("--target", metavar="N|NAME", help="class to explain, by index or label; default the predicted class")
-    add("--labels", metavar="FILE", help="names of the classes: JSON, or text with one per line")
+    common.add_target(parser)
     common.add_preprocess(parser)
     common.add_settings(parser)
-    add("--fit", metavar="FILE", help="a .npy or .npz file of data, as the model takes them, to fit the method to")
-    add("--batch-size", metavar="N", type=common.integer(), default=32, help="samples at a time; default %(default)s")
+    common.add_work(parser)
     add("--reduce", choices=("sum", "abs_max", "l2"), default="sum", help="over channels; default %(default)s")
     percentile = common.number(above=0, most=100, unit="a percentile")
     add("--clip", metavar="P", type=percentile, help="percentile where colours saturate, not for tables; default 99.5")
     opacity = common.number(least=0, most=1)
     add("--overlay-opacity", metavar="A", type=opacity, help="0..1, for images; default 0.85")
-    add("--quiet", action="store_true", help="no progress bar")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -75,8 +76,8 @@ def run(arguments: argparse.Namespace) -> None:
     pictures = common.are_images(arguments)
     preprocess = common.preprocess(arguments, pictures, {"--overlay-opacity": arguments.overlay_opacity is not None})
     settings = common.settings(arguments)
-    labels = None if arguments.labels is None else common.read_labels(arguments.labels)
-    target = common.target(arguments.target, labels)
+    labels = None if arguments.labels is None else names.read_labels(arguments.labels)
+    target = names.target(arguments.target, labels)
     bases = _bases(arguments, pictures)
     checks.inputs(arguments)
     batches = [] if pictures else [images.read_arrays(path) for path in arguments.inputs]
@@ -84,18 +85,20 @@ def run(arguments: argparse.Namespace) -> None:
     checks.methods([arguments.method])
     model = common.load_model(arguments)
     checks.labels(labels, model)
-    verbose = False if arguments.quiet else None
-    analyzer = library().create_analyzer(arguments.method, model, **settings)
-    if fit is not None:
-        analyzer = _fitted(analyzer, fit, arguments, verbose)
+    [analyzer] = common.fitted(arguments, [library().create_analyzer(arguments.method, model, **settings)], fit)
 
     def explain(batch: Any) -> Explanation:
-        return analyzer.explain(batch, target=target, batch_size=arguments.batch_size, verbose=verbose)
+        return analyzer.explain(
+            batch, target=target, batch_size=arguments.batch_size, verbose=common.verbose(arguments)
+        )
+
+    def facts(one: Explanation) -> list[str]:
+        return [*_facts(one, labels), f"{one.residual[0]:.2g}" if analyzer.conserves else "-"]
 
     if pictures:
-        rows = _images(arguments, bases, model, explain, preprocess, labels)
+        rows = _images(arguments, bases, model, explain, preprocess, facts)
     else:
-        rows = _arrays(arguments, bases, [explain(batch) for batch in batches], labels)
+        rows = _arrays(arguments, bases, [explain(batch) for batch in batches], facts)
     table.show(["input", "predicted", "target", "score", "residual", "files"], rows)
 
 
@@ -109,18 +112,9 @@ def _bases(arguments: argparse.Namespace, pictures: bool) -> list[Path]:
     return bases
 
 
-def _fitted(analyzer: Any, data: Any, arguments: argparse.Namespace, verbose: bool | None) -> Any:
-    from kxai.analyzers.pattern.methods import PatternAnalyzer
-
-    if not isinstance(analyzer, PatternAnalyzer):
-        arguments.usage_error(f"--fit: {arguments.method} is not fitted to data, pattern_net and its kin are")
-    return analyzer.fit(data, arguments.batch_size, verbose)
-
-
 def _images(
-    arguments: argparse.Namespace, bases: list[Path], model: keras.Model, explain: Any, preprocess: Any,
-    labels: list[str] | None,
-) -> list[list[str]]:  # fmt: skip
+    arguments: argparse.Namespace, bases: list[Path], model: keras.Model, explain: Any, preprocess: Any, facts: Facts
+) -> list[list[str]]:
     from PIL import Image
 
     from kxai.plots import heatmap_rgb, overlay
@@ -131,7 +125,7 @@ def _images(
     clip = 99.5 if arguments.clip is None else arguments.clip
     opacity = 0.85 if arguments.overlay_opacity is None else arguments.overlay_opacity
     parts = list(explanation)
-    facts = [_facts(one, labels) for one in parts]
+    said = [facts(one) for one in parts]
     arguments.output.mkdir(parents=True, exist_ok=True)
     rows = []
     for index, (path, base, one) in enumerate(zip(arguments.inputs, bases, parts, strict=True)):
@@ -139,7 +133,7 @@ def _images(
         Image.fromarray(_enlarged(heatmap_rgb(heatmaps[index], clip))).save(files[0])
         Image.fromarray(_enlarged(overlay(pixels[index], heatmaps[index], opacity, clip))).save(files[1])
         one.save(files[2])
-        rows.append([path, *facts[index], " ".join(map(str, files))])
+        rows.append([path, *said[index], " ".join(map(str, files))])
     return rows
 
 
@@ -150,17 +144,17 @@ def _enlarged(pixels: np.ndarray) -> np.ndarray:
 
 
 def _arrays(
-    arguments: argparse.Namespace, bases: list[Path], explained: list[Explanation], labels: list[str] | None
+    arguments: argparse.Namespace, bases: list[Path], explained: list[Explanation], facts: Facts
 ) -> list[list[str]]:
     arguments.output.mkdir(parents=True, exist_ok=True)
     rows = []
     for path, base, explanation in zip(arguments.inputs, bases, explained, strict=True):
-        facts = [_facts(explanation[row], labels) for row in range(len(explanation))]
+        said = [facts(explanation[row]) for row in range(len(explanation))]
         files = [Path(f"{base}.npz")]
         explanation.save(files[0])
         files += _draw(explanation, base, arguments)
         named = " ".join(map(str, files))
-        rows += [[f"{path}[{i}]", *said, named if i == 0 else ""] for i, said in enumerate(facts)]
+        rows += [[f"{path}[{i}]", *texts, named if i == 0 else ""] for i, texts in enumerate(said)]
     return rows
 
 
@@ -181,11 +175,11 @@ def _draw(explanation: Explanation, base: Path, arguments: argparse.Namespace) -
 
 
 def _facts(one: Explanation, labels: list[str] | None) -> list[str]:
-    """Returns predicted class, target, score and residual of one sample as text."""
+    """Returns predicted class, target and score of one sample as text."""
     target = one.target
     if not isinstance(target, str):
-        target = common.label(int(target[0]), labels) if target.ndim == 1 else "weights"
-    return [_predicted(one, labels), target, f"{one.score[0]:.6g}", f"{one.residual[0]:.2g}"]
+        target = names.label(int(target[0]), labels) if target.ndim == 1 else "weights"
+    return [_predicted(one, labels), target, f"{one.score[0]:.6g}"]
 
 
 def _predicted(one: Explanation, labels: list[str] | None) -> str:
@@ -195,4 +189,4 @@ def _predicted(one: Explanation, labels: list[str] | None) -> str:
     if outputs.shape[1] == 1:
         return f"{outputs[0, 0]:.4g}"
     best = int(outputs[0].argmax())
-    return f"{common.label(best, labels)} ({outputs[0, best]:.4g})"
+    return f"{names.label(best, labels)} ({outputs[0, best]:.4g})"

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kxai.cli import arguments as common
-from kxai.cli import checks, images, table
+from kxai.cli import checks, images, names, table
 from kxai.cli.quiet import library
 
 if TYPE_CHECKING:
-    from kxai.analyzers import Analyzer
     from kxai.exporting import Exported, Image
 
 NAME = "export"
@@ -49,9 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--method", dest="chosen", metavar="NAME", type=_method, action="append", default=[], help=chosen)
     given = "a hyperparameter of the method before it; of FILE.npy or .npz its arrays"
     add("--set", dest="chosen", metavar="KEY=VALUE", type=_setting, action="append", help=given)
-    add("--fit", metavar="FILE", help="a .npy or .npz file of data, as the model takes them, to fit methods to")
-    add("--target", metavar="N|NAME", help="the only class to explain; default: the class is an input")
-    add("--labels", metavar="FILE", help="names of the classes: JSON, or text with one per line")
+    common.add_target(parser, "the only class to explain; default: the class is an input")
     add("--output-name", metavar="NAME", help="which output is explained, for models of several")
     add("--example", metavar="FILE", help="a .npy or .npz batch of the size to serve, where the model leaves it open")
     add(
@@ -62,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--size", metavar="HEIGHTxWIDTH", type=_size, help="of the images, where the model leaves it open")
     add("--warmup", metavar="FILE", help="a .npy or .npz batch that a server explains at its start; default zeros")
     add("--no-warmup", action="store_true", help="write no requests that warm a server up")
+    common.add_work(parser, default=None)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -75,16 +73,15 @@ def run(arguments: argparse.Namespace) -> None:
     """
     _check(arguments)
     methods = [(name, common.read_settings(pairs, arguments)) for name, pairs in _methods(arguments)]
-    labels = None if arguments.labels is None else common.read_labels(arguments.labels)
-    target = common.target(arguments.target, labels)
+    labels = None if arguments.labels is None else names.read_labels(arguments.labels)
+    target = names.target(arguments.target, labels)
     files = {key: images.read_arrays(path) for key in ("fit", "example", "warmup") if (path := getattr(arguments, key))}
     checks.methods(name for name, _ in methods)
     kxai = library()
     model = common.load_model(arguments)
     checks.labels(labels, model)
     analyzers = [kxai.create_analyzer(name, model, **settings) for name, settings in methods]
-    if "fit" in files:
-        analyzers = _fitted(analyzers, files["fit"], arguments)
+    analyzers = common.fitted(arguments, analyzers, files.get("fit"))
     done = kxai.export(
         analyzers[0] if len(analyzers) == 1 else analyzers,
         arguments.output,
@@ -105,6 +102,8 @@ def _check(arguments: argparse.Namespace) -> None:
         arguments.usage_error("--size: only together with --image; other inputs take their size from --example")
     if arguments.no_warmup and arguments.warmup is not None:
         arguments.usage_error("--no-warmup: contradicts --warmup")
+    if arguments.batch_size is not None and arguments.fit is None:
+        arguments.usage_error("--batch-size: only together with --fit; a server takes batches of any size")
     if arguments.labels is not None and arguments.target is None:
         arguments.usage_error("--labels: only together with --target")
 
@@ -122,14 +121,6 @@ def _methods(arguments: argparse.Namespace) -> list[tuple[str, list[tuple[str, A
         else:
             found[-1][1].append(value)
     return found
-
-
-def _fitted(analyzers: list[Analyzer], data: Any, arguments: argparse.Namespace) -> list[Analyzer]:
-    from kxai.analyzers.pattern.methods import PatternAnalyzer
-
-    if not any(isinstance(analyzer, PatternAnalyzer) for analyzer in analyzers):
-        arguments.usage_error("--fit: none of the methods is fitted to data, pattern_net and its kin are")
-    return [one.fit(data) if isinstance(one, PatternAnalyzer) else one for one in analyzers]
 
 
 def _image(arguments: argparse.Namespace) -> Image | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kxai.cli import arguments as common
-from kxai.cli import checks, images, table
+from kxai.cli import checks, images, names, table
 from kxai.cli.quiet import library
 
 if TYPE_CHECKING:
@@ -45,13 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-o", "--output", required=True, metavar="FILE", type=Path, help="a .png or a .npy file")
     add("--target", required=True, nargs="+", metavar="N|NAME", help="classes by index or label, or channels by index")
-    add("--labels", metavar="FILE", help="names of the classes: JSON, or text with one per line")
+    common.add_labels(parser)
     add("--layer", metavar="NAME", help="a layer whose channels are meant; default the model's output")
     ranges = parser.add_mutually_exclusive_group(required=True)
     ranges.add_argument("--range", nargs=2, metavar=("LOW", "HIGH"), type=float, help="bounds of the input")
     ranges.add_argument("--preprocess", metavar="NAME", type=_preprocessed, help="what makes the input of 0..255")
     common.add_settings(parser, ", ".join(_SETTINGS))
-    add("--quiet", action="store_true", help="no progress bar")
+    common.add_quiet(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -64,14 +64,14 @@ def run(arguments: argparse.Namespace) -> None:
         KxaiError: anything that a person can put right, said in words.
     """
     settings = _checked(arguments)
-    labels = None if arguments.labels is None else common.read_labels(arguments.labels)
-    targets = [common.target(text, labels) for text in arguments.target]
-    titles = [common.label(index, labels) for index in targets if index is not None]
+    labels = None if arguments.labels is None else names.read_labels(arguments.labels)
+    targets = [names.target(text, labels) for text in arguments.target]
+    titles = [names.label(index, labels) for index in targets if index is not None]
     model = common.load_model(arguments)
     checks.labels(labels, model)
     reverse, bounds = (False, tuple(arguments.range)) if arguments.range is not None else arguments.preprocess
     maximizer = library().ActivationMaximization(model, layer=arguments.layer, input_range=bounds, **settings)
-    found = maximizer.maximize(targets, verbose=False if arguments.quiet else None)
+    found = maximizer.maximize(targets, verbose=common.verbose(arguments))
     lines = [f"{title}  {score:.4g}" for title, score in zip(titles, found.score, strict=True)]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     if arguments.output.suffix.lower() == ".png":

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kxai.cli import arguments as common
-from kxai.cli import checks, images, table
+from kxai.cli import checks, images, names, table
 from kxai.cli.quiet import library
-from kxai.errors import LoadError
 
 NAME = "report"
 SUMMARY = "Explain predictions with several methods, as one HTML file to look at."
@@ -38,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser: the command's parser.
     """
     common.add_model(parser)
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="images, or .npy/.npz batches for other models")
+    common.add_inputs(parser)
     add = parser.add_argument
     add("-o", "--output", required=True, metavar="FILE", type=Path, help="the .html file")
     add(
@@ -49,19 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", metavar="METHOD:KEY=VALUE", type=_setting, action="append", default=[],
         help="a hyperparameter of a method; of FILE.npy or .npz its arrays",
     )  # fmt: skip
-    add("--target", metavar="N|NAME", help="class to explain, by index or label; default the predicted class")
-    add("--labels", metavar="FILE", help="names of the classes: JSON, or text with one per line")
+    common.add_target(parser)
     common.add_preprocess(parser)
     add("--features", metavar="FILE", help="names of a table's columns: JSON, or text with one per line")
     add("--tokens", metavar="FILE", help="tokens of the samples: JSON lists, or text with a line per sample")
-    add("--fit", metavar="FILE", help="a .npy or .npz file of data, as the model takes them, to fit methods to")
     add("--title", metavar="TEXT", help="of the page; default the model's name")
-    add("--batch-size", metavar="N", type=common.integer(), default=32, help="samples at a time; default %(default)s")
     add(
         "--max-megabytes", metavar="N", type=common.number(above=0), default=64.0,
         help="size of the file, from which on numbers lose precision; default %(default)g",
     )  # fmt: skip
-    add("--quiet", action="store_true", help="no progress bars")
+    common.add_work(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -78,11 +73,11 @@ def run(arguments: argparse.Namespace) -> None:
     settings = _settings(arguments)
     if arguments.output.suffix.lower() not in (".html", ".htm") or arguments.output.is_dir():
         arguments.usage_error(f"--output: expected an .html file, received {arguments.output}")
-    labels = None if arguments.labels is None else common.read_labels(arguments.labels)
-    target = common.target(arguments.target, labels)
+    labels = None if arguments.labels is None else names.read_labels(arguments.labels)
+    target = names.target(arguments.target, labels)
     options = {
-        "feature_names": None if arguments.features is None else common.read_labels(arguments.features),
-        "tokens": None if arguments.tokens is None else read_tokens(arguments.tokens),
+        "feature_names": None if arguments.features is None else names.read_labels(arguments.features),
+        "tokens": None if arguments.tokens is None else names.read_tokens(arguments.tokens),
         "fit": None if arguments.fit is None else images.read_arrays(arguments.fit),
     }
     checks.inputs(arguments)
@@ -100,7 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
     report = kxai.report(
         model, inputs, target=target, settings=settings, labels=labels, title=arguments.title,
         batch_size=arguments.batch_size, max_megabytes=arguments.max_megabytes,
-        verbose=False if arguments.quiet else None, **options,
+        verbose=common.verbose(arguments), **options,
     )  # fmt: skip
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     report.save(arguments.output)
@@ -147,37 +142,3 @@ def _arrays(paths: list[str]) -> tuple[Any, list[str]]:
     counts = [len(nest.leaves(batch)[0]) if np.ndim(nest.leaves(batch)[0]) else 0 for batch in batches]
     names = [f"{path}[{row}]" for path, count in zip(paths, counts, strict=True) for row in range(count)]
     return (batches[0] if len(batches) == 1 else nest.concatenate(batches)), names
-
-
-def read_tokens(path: str) -> list[list[str]]:
-    """Reads the tokens of texts.
-
-    Args:
-        path: a ``.json`` file, a list of lists of texts; or a text file with one line per sample and blanks between
-            tokens.
-
-    Returns:
-        The tokens per sample.
-
-    Raises:
-        LoadError: the file is missing or is neither.
-    """
-    from kxai.files import existing
-
-    file = existing(path, "token file")
-    try:
-        text = file.read_text(encoding="utf-8")
-        if file.suffix != ".json":
-            return [line.split() for line in text.splitlines()]
-        found = json.loads(text)
-        if not isinstance(found, list) or not all(isinstance(one, list) for one in found):
-            raise ValueError("not a list of lists")
-        if not all(isinstance(token, str) for one in found for token in one):
-            raise ValueError("tokens that are not text")
-        return found
-    except (ValueError, OSError) as error:
-        raise LoadError(
-            f"{file} holds no tokens.",
-            expected="a JSON list of lists of texts, or text with a line per sample",
-            received=f"{type(error).__name__}: {error}",
-        ) from error

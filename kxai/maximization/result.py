@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from kxai import files, nest
-from kxai.errors import ArgumentError, UnknownNameError
+from kxai.errors import ArgumentError
 from kxai.nest import Nest
 from kxai.plots.pictures import pictures
 
@@ -78,7 +78,7 @@ class Maximization:
             ArgumentError: several inputs and none chosen, or it is not an image.
             UnknownNameError: no such input.
         """
-        images, low, high = (_pick(part, input) for part in (self.images, self.low, self.high))
+        images, low, high = (nest.pick(part, input) for part in (self.images, self.low, self.high))
         if images.ndim != 4 or images.shape[-1] not in (1, 3):
             raise ArgumentError(
                 "This input is no image; there is no picture of it.",
@@ -113,17 +113,3 @@ class Maximization:
         """
         lines = [f"score {value:.4g}" for value in self.score] if titles is None else titles
         return pictures(self.pixels(input), lines, columns, size)
-
-
-def _pick(parts: Nest, key: str | int | None) -> np.ndarray:
-    leaves = nest.leaves(parts)
-    if key is None and len(leaves) == 1:
-        return leaves[0]
-    keys = list(parts) if isinstance(parts, dict) else list(range(len(leaves)))
-    if key is None:
-        raise ArgumentError(
-            f"The model has {len(leaves)} inputs.", expected=f"input= one of {', '.join(map(repr, keys))}"
-        )
-    if key not in keys:
-        raise UnknownNameError("input", str(key), map(str, keys))
-    return np.asarray(parts[key] if isinstance(parts, dict) else leaves[keys.index(key)])

@@ -22,16 +22,6 @@ from tests.beside import existing
 EVERY = (*models.ALL, models.gated, models.encoder, models.vision_transformer, models.decoder)
 
 
-@pytest.fixture
-def double():
-    before = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx(before[0])
-    keras.config.set_dtype_policy(before[1])
-
-
 def terms(explanation):
     return sum(explanation.absorbed.values())
 

@@ -21,16 +21,6 @@ METHODS = (kxai.PatternNet, kxai.PatternAttribution)
 both = pytest.mark.parametrize("method", METHODS)
 
 
-@pytest.fixture
-def double():
-    before = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx(before[0])
-    keras.config.set_dtype_policy(before[1])
-
-
 def numbers(*shape, samples=20, seed=1):
     return np.random.default_rng(seed).normal(size=(samples, *shape))
 

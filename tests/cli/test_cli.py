@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import kxai
-from kxai.cli import arguments, images, main, table
+from kxai.cli import images, main, names, table
 from kxai.errors import InputError, LoadError, RuleError
 from kxai.explanation import Explanation
 from kxai.loading import load
@@ -32,7 +32,7 @@ def calls(monkeypatch):
 
     def create_analyzer(name, model, **hyperparameters):
         seen.created = (name, hyperparameters)
-        return SimpleNamespace(explain=lambda x, **options: explained(model, x, options))
+        return SimpleNamespace(explain=lambda x, **options: explained(model, x, options), conserves=name != "gradient")
 
     def explained(model, x, options):
         seen.explained.append((x, options))
@@ -119,6 +119,17 @@ def test_explain_writes_the_files_and_says_so(calls, model, picture, labels, tmp
     assert str(out / "cat-2.npz") in lines[2]
 
 
+@pytest.mark.parametrize(("method", "residual"), [("lrp.epsilon", True), ("gradient", False)])
+def test_residuals_of_methods_that_share_the_score_out(calls, model, tmp_path, capsys, method, residual):
+    np.save(tmp_path / "x.npy", RNG.uniform(size=(2, 8, 10, 3)).astype(np.float32))
+    command = ["explain", model, str(tmp_path / "x.npy"), "--method", method, "-o", str(tmp_path / "out")]
+    assert main(command) == 0
+    explanation = Explanation.load(tmp_path / "out" / "x.npz")
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    # The class and its probability are two words.
+    assert [row[5] for row in rows] == [f"{value:.2g}" if residual else "-" for value in explanation.residual]
+
+
 def kxai_plot(one):
     from kxai.plots import heatmap_rgb
 
@@ -178,7 +189,7 @@ def test_methods_are_fitted(model, picture, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         main([*command, "--method", "gradient", *fit])
     assert caught.value.code == 2
-    assert "gradient is not fitted to data" in capsys.readouterr().err
+    assert "--fit: not fitted to data: gradient; pattern_net and its kin are" in capsys.readouterr().err
 
 
 def test_plan_takes_hyperparameters(calls, model, capsys):
@@ -353,11 +364,11 @@ def test_targets_by_name():
     from kxai.errors import TargetError, UnknownNameError
 
     with pytest.raises(TargetError, match="is a name, but the classes have no names"):
-        arguments.target("cat", None)
+        names.target("cat", None)
     with pytest.raises(TargetError, match=r"Several classes are named 'crane'[^$]*the classes 0, 2"):
-        arguments.target("crane", ["crane", "x", "crane"])
+        names.target("crane", ["crane", "x", "crane"])
     with pytest.raises(UnknownNameError, match=r"Unknown label 'catt'[^$]*did you mean cat"):
-        arguments.target("catt", ["cat"])
+        names.target("catt", ["cat"])
 
 
 @pytest.mark.parametrize(
@@ -371,14 +382,14 @@ def test_targets_by_name():
 )
 def test_labels(tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    assert arguments.read_labels(str(tmp_path / name)) == ["dog", "cat"]
+    assert names.read_labels(str(tmp_path / name)) == ["dog", "cat"]
 
 
 @pytest.mark.parametrize("text", ['{"1": "cat"}', "[1, 2]", "[]", "5", "{"])
 def test_bad_labels(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(LoadError, match="does not name classes"):
-        arguments.read_labels(str(tmp_path / "a.json"))
+        names.read_labels(str(tmp_path / "a.json"))
 
 
 @pytest.mark.parametrize("names", ["dog\n", "a\nb\nc\nd\n"])

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 import kxai
+from kxai.analyzers.pattern.methods import PatternAnalyzer
 from kxai.cli import main
 from kxai.testing import models
 
@@ -88,6 +89,21 @@ def test_files_of_data(export, tmp_path, capsys):
     assert models.numbers(6, 6, 3, samples=2).tobytes() in records[0].numpy()
 
 
+def test_fitting_in_batches(export, tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "data.npy", models.numbers(6, 6, 3, samples=16))
+    seen, fit = [], PatternAnalyzer.fit
+
+    def watched(self, x, batch_size=32, verbose=None):
+        seen.append((len(x), batch_size, verbose))
+        return fit(self, x, batch_size, verbose)
+
+    monkeypatch.setattr(PatternAnalyzer, "fit", watched)
+    command = ["--method", "pattern_attribution", "--fit", str(tmp_path / "data.npy"), "--no-warmup"]
+    assert export(*command) == 0
+    assert export(*command, "--batch-size", "5", "--quiet", "--overwrite") == 0
+    assert seen == [(16, 32, None), (16, 5, False)]
+
+
 def test_images_targets_versions(export, tmp_path, capsys):
     (tmp_path / "names.txt").write_text("dog\ncat\nbird\n")
     options = ["--version", "3", "--image", "127,128", "--target", "cat", "--labels", str(tmp_path / "names.txt")]
@@ -129,8 +145,8 @@ def test_several_outputs(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--version", "-1"], "expected a whole number >= 0, received '-1'"),
-        (["--version", "one"], "expected a whole number >= 0, received 'one'"),
+        (["--version", "-1"], "expected an integer >= 0, received '-1'"),
+        (["--version", "one"], "expected an integer >= 0, received 'one'"),
         (["--set", "epsilon"], "expected KEY=VALUE"),
         (["--set", "epsilon=1", "--method", "lrp.z"], "--set epsilon: stands before the --method that it belongs to"),
         (["--set", "epsilon=1", "--set", "epsilon=2"], "the same key is given twice"),
@@ -140,6 +156,8 @@ def test_several_outputs(tmp_path, capsys):
         (["--image", "unit", "--size", "5x0"], "expected HEIGHTxWIDTH"),
         (["--no-warmup", "--warmup", "a.npy"], "--no-warmup: contradicts --warmup"),
         (["--labels", "names.txt"], "--labels: only together with --target"),
+        (["--batch-size", "8"], "--batch-size: only together with --fit"),
+        (["--batch-size", "0", "--fit", "data.npy"], "expected an integer >= 1, received '0'"),
     ],
 )
 def test_mistakes_in_the_command_line(options, text, export, tmp_path, capsys):
@@ -150,7 +168,7 @@ def test_mistakes_in_the_command_line(options, text, export, tmp_path, capsys):
 def test_data_that_nothing_is_fitted_to(export, tmp_path, capsys):
     np.save(tmp_path / "data.npy", models.numbers(6, 6, 3))
     error = mistake(lambda: export("--fit", str(tmp_path / "data.npy")), capsys)
-    assert "--fit: none of the methods is fitted to data" in error
+    assert "--fit: not fitted to data: lrp.epsilon_plus; pattern_net and its kin are" in error
 
 
 def test_the_folder_is_required(tmp_path, capsys):

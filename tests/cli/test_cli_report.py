@@ -182,8 +182,8 @@ def test_refusals(files, tmp_path, capsys, extra, said):
         (["--methods", "gradient", "--set", "lrp.epsilon:epsilon=1"], "lrp.epsilon is not among --methods"),
         (["--set", "a:b=1", "--set", "a:b=2"], "a:b is given twice"),
         (["--batch-size", "0"], "expected an integer >= 1"),
-        (["--max-megabytes", "-1"], "expected a number > 0"),
-        (["--max-megabytes", "nan"], "expected a number > 0"),
+        (["--max-megabytes", "-1"], "expected a finite number > 0"),
+        (["--max-megabytes", "nan"], "expected a finite number > 0"),
     ],
 )
 def test_usage_errors(files, tmp_path, capsys, extra, said):

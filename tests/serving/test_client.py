@@ -31,16 +31,6 @@ PROTOCOLS = ["rest", "rows", "grpc"]
 
 
 @pytest.fixture(scope="module")
-def model():
-    return served.image_model()
-
-
-@pytest.fixture(scope="module")
-def folder(model, tmp_path_factory):
-    return served.export(model, tmp_path_factory.mktemp("digits"))
-
-
-@pytest.fixture(scope="module")
 def rest(folder):
     with served.rest_server(folder) as server:
         yield server

@@ -15,16 +15,6 @@ from tests.serving import served
 
 
 @pytest.fixture(scope="module")
-def model():
-    return served.image_model()
-
-
-@pytest.fixture(scope="module")
-def folder(model, tmp_path_factory):
-    return served.export(model, tmp_path_factory.mktemp("digits"))
-
-
-@pytest.fixture(scope="module")
 def explainer(folder):
     return Explainer(folder, batch_size=2)
 

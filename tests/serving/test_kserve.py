@@ -41,11 +41,6 @@ def started(port, folder, log, *options):
 
 
 @pytest.fixture(scope="module")
-def model():
-    return served.image_model()
-
-
-@pytest.fixture(scope="module")
 def port(model, tmp_path_factory):
     """The port of a server that runs; afterwards it is stopped, and has to end by itself."""
     if not os.environ.get("CI"):

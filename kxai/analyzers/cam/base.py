@@ -12,12 +12,11 @@ from keras import ops
 
 from kxai import backend
 from kxai.analyzers.analyzer import Compiled
-from kxai.analyzers.backward import BackwardAnalyzer
-from kxai.analyzers.program import Readout, Start
+from kxai.analyzers.gradient import GradientAnalyzer
+from kxai.analyzers.program import Readout
 from kxai.analyzers.upsample import upsample
 from kxai.arguments import check_flags
-from kxai.composites import Composite, Plan
-from kxai.composites.presets import gradient
+from kxai.composites import Plan
 from kxai.errors import ArgumentError, UnknownNameError
 from kxai.explanation import Explanation
 from kxai.graph.cut import layer_outputs
@@ -28,7 +27,7 @@ from kxai.reverse import Forward
 from kxai.targets import Target
 
 
-class CAMAnalyzer(BackwardAnalyzer):
+class CAMAnalyzer(GradientAnalyzer):
     """A method that makes one number per position of a layer's feature map.
 
     The map of an input is resized linearly to its positions and not normalised: relevance is ``(batch, *spatial, 1)``.
@@ -54,12 +53,12 @@ class CAMAnalyzer(BackwardAnalyzer):
         self, model: Any, layer: Any = None, *, relu: bool = True, resize: bool = True, strip_softmax: bool = True,
         jit: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(model, jit=jit)
-        check_flags(relu=relu, resize=resize, strip_softmax=strip_softmax)
+        super().__init__(model, strip_softmax=strip_softmax, jit=jit)
+        check_flags(relu=relu, resize=resize)
         if layer is not None and not isinstance(layer, (str, keras.Layer)):
             expected = "None, a path, a glob or a Keras layer of the model"
             raise ArgumentError("This is no layer.", expected=expected, received=repr(layer))
-        self._layer, self._relu, self._resize, self._strip_softmax = layer, relu, resize, strip_softmax
+        self._layer, self._relu, self._resize = layer, relu, resize
 
     @abstractmethod
     def raw(self, activations: Any, gradients: Any) -> Any:
@@ -76,15 +75,6 @@ class CAMAnalyzer(BackwardAnalyzer):
     @property
     def granularity(self) -> str:
         return "position" if self._resize else "feature"
-
-    def composite_table(self) -> Composite:
-        return gradient()
-
-    def start(self) -> Start:
-        return Start.ONE
-
-    def strips_heads(self) -> bool:
-        return self._strip_softmax
 
     def maps(self, plan: Plan, explained: Sequence[Edge]) -> tuple[FeatureMap, ...]:
         """The feature maps that are explained; see :func:`kxai.graph.feature_maps.feature_maps`.

@@ -9,11 +9,9 @@ import numpy as np
 from keras import ops, tree
 
 from kxai.analyzers.analyzer import Compiled
-from kxai.analyzers.backward import BackwardAnalyzer
 from kxai.analyzers.cam.gradient import GradCAM
-from kxai.analyzers.program import Start
+from kxai.analyzers.gradient import GradientAnalyzer
 from kxai.analyzers.recorded import Recorded
-from kxai.arguments import check_flags
 from kxai.composites import Composite
 from kxai.composites.presets import guided_backprop
 from kxai.explanation import Explanation
@@ -21,7 +19,7 @@ from kxai.targets import Target
 
 
 @final
-class GuidedGradCAM(BackwardAnalyzer):
+class GuidedGradCAM(GradientAnalyzer):
     """Guided Grad-CAM: guided backprop times the Grad-CAM map at every position, shaped like the inputs.
 
     ``explanation.layers`` holds the map in the size of the layer. Inputs on whose axes no map lies have relevance 0.
@@ -51,9 +49,8 @@ class GuidedGradCAM(BackwardAnalyzer):
         self, model: Any, layer: Any = None, *, other_activations: str = "error", strip_softmax: bool = True,
         jit: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(model, jit=jit)
-        check_flags(strip_softmax=strip_softmax)
-        self._layer, self._other_activations, self._strip_softmax = layer, other_activations, strip_softmax
+        super().__init__(model, strip_softmax=strip_softmax, jit=jit)
+        self._layer, self._other_activations = layer, other_activations
         self._table = guided_backprop(other_activations)
         self._map = GradCAM(model, layer, strip_softmax=strip_softmax, jit=jit)
 
@@ -63,12 +60,6 @@ class GuidedGradCAM(BackwardAnalyzer):
 
     def composite_table(self) -> Composite:
         return self._table
-
-    def start(self) -> Start:
-        return Start.ONE
-
-    def strips_heads(self) -> bool:
-        return self._strip_softmax
 
     def recorded(self, specs: Any, target: Any = None) -> Recorded:
         whole = super().recorded(specs, target)

@@ -59,6 +59,11 @@ class PatternAnalyzer(BackwardAnalyzer):
         """Whether only directions count."""
         return False
 
+    @property
+    def conserves(self) -> bool:
+        # What units that are not active receive is dropped.
+        return False
+
     def fit(self: A, x: Any, batch_size: int = 32, verbose: bool | None = None) -> A:
         """Fit the patterns to data, in one pass; earlier ones are replaced.
 

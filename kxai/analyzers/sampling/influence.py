@@ -147,6 +147,10 @@ class LayerConductance(SamplingAnalyzer):
     def name(self) -> str:
         return "layer_conductance"
 
+    @property
+    def conserves(self) -> bool:
+        return True
+
     def _inner(self) -> bool:
         return True
 

@@ -74,6 +74,10 @@ class IntegratedGradients(SamplingAnalyzer):
     def name(self) -> str:
         return "integrated_gradients"
 
+    @property
+    def conserves(self) -> bool:
+        return True
+
     def _walks(self, moved: Any, inputs: Any, count: int | None) -> MakeWalk:
         return straight(self._baseline, self._points, "difference", moved, inputs, count)
 
@@ -122,6 +126,10 @@ class ExpectedGradients(SamplingAnalyzer):
     @property
     def name(self) -> str:
         return "expected_gradients"
+
+    @property
+    def conserves(self) -> bool:
+        return True
 
     def _walks(self, moved: Any, inputs: Any, count: int | None) -> MakeWalk:
         baselines = resolve_baselines(_background(self._baselines), moved, inputs, count)
