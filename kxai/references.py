@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, final
 
 import keras
@@ -17,6 +18,7 @@ from kxai import backend, nest
 from kxai.arguments import check_integer, check_number
 from kxai.backend import random
 from kxai.errors import ArgumentError, ExportError
+from kxai.fingerprints import fingerprint
 from kxai.seeds import generator
 from kxai.shuffles import dinucleotide_shuffle
 
@@ -37,6 +39,11 @@ class Background:
     """
 
     data: Any
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells data of other content apart, 12 digits; read once, so that the arrays are not to be changed."""
+        return fingerprint(map(backend.to_numpy, nest.leaves(self.data)), 12)
 
     def __repr__(self) -> str:
         first: Any = self.data

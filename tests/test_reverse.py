@@ -151,6 +151,20 @@ def test_rows_without_effect_are_mistakes():
     assert ("relu", "elementwise", "Gradient()") in plan.rows
 
 
+def test_a_glob_means_the_nodes_of_the_kinds_that_its_rule_is_for():
+    net = [layers.Dense(3, "relu", name="hidden_a"), layers.Dense(3, "relu", name="hidden_b")]
+    model = keras.Sequential([layers.Input((4,)), *net, layers.Dense(2, name="top")])
+    chosen = {path: rule for path, _, rule in kxai.plan(model, kxai.preset("epsilon").but(("h*", rules.Flat()))).rows}
+    assert chosen["hidden_a"] == chosen["hidden_b"] == repr(rules.Flat())
+    assert chosen["hidden_a/relu"] == chosen["hidden_b/relu"] == repr(rules.Pass())
+    assert chosen["top"] == repr(rules.Epsilon())
+    # The name of a node, and a glob that its rule has no node in, are meant.
+    with pytest.raises(RuleError, match=r"Flat.* does not apply to node 'hidden_a/relu'"):
+        kxai.plan(model, kxai.preset("epsilon").but(("hidden_a/relu", rules.Flat())))
+    with pytest.raises(RuleError, match=r"none of the nodes that 'h\*' (.|\n)*kind max(.|\n)*hidden_a \(affine\)"):
+        kxai.plan(model, kxai.preset("epsilon").but(("h*", rules.WinnerTakesAll())))
+
+
 def test_passing_to_several_tensors_is_refused():
     x = layers.Input((4,))
     model = keras.Model(x, layers.Dense(2)(layers.Add(name="sum")([layers.Dense(3)(x), layers.Dense(3)(x)])))

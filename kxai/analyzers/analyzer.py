@@ -20,8 +20,10 @@ from kxai.arguments import check_integer
 from kxai.composites import Plan
 from kxai.errors import ArgumentError, ExportError, InputError, TargetError
 from kxai.explanation import Explanation
+from kxai.fingerprints import fingerprint
 from kxai.graph.trace import InputSpec, check_model, input_specs
 from kxai.progress import track
+from kxai.references import Background, Inputs
 from kxai.targets import OutputSpec, Target, resolve
 from kxai.version import __version__
 
@@ -282,13 +284,22 @@ def shown(hyperparameters: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value in JSON's types: numbers and text as they are, small arrays as lists, functions by name, the rest by its
-    repr."""
+    """A value in JSON's types: numbers and text as they are, small arrays as lists, other data by what tells them
+    apart, functions by name, the rest by its repr."""
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist() if value.size <= MAX_SHOWN else f"array of shape {value.shape}"
+    if isinstance(value, (np.ndarray, np.generic)) or keras.ops.is_tensor(value):
+        array = backend.to_numpy(value)
+        if array.size <= MAX_SHOWN:
+            return array.tolist()
+        return f"array of shape {array.shape}, fingerprint {fingerprint([array], 12)}"
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(v) for key, v in value.items()}
+    if isinstance(value, Background):
+        return f"{value!r}, fingerprint {value.fingerprint}"
+    if isinstance(value, Inputs):
+        return f"Inputs({_plain(value.value)})"
     # The repr of a function holds its address, which would make each run's results differ.
     return f"function {value.__qualname__}" if isinstance(value, types.FunctionType) else repr(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
@@ -19,6 +19,8 @@ from kxai.rules import Gradient, Rule
 Predicate = Callable[[Node, Facts], bool]
 Match = Kind | type | str | Predicate
 Row = tuple[Match, Rule]
+
+_LISTED = "print(kxai.plan(model, method)) lists the nodes."
 
 
 def first(node: Node, facts: Facts) -> bool:
@@ -74,7 +76,8 @@ class Composite:
     Args:
         name: for messages and the configuration.
         rows: a match is a :class:`Kind`, a Keras layer class, a glob over node paths (``"block1/*"``), or a predicate
-            ``(node, facts) -> bool``. A layer whose class of your own has a row stays one node.
+            ``(node, facts) -> bool``. A glob means those of its nodes whose kind the rule is defined for. A layer whose
+            class of your own has a row stays one node.
         merge: whether scalings (batch normalisation) are merged into affine nodes before rules are given. Default True.
 
     Example:
@@ -114,7 +117,7 @@ class Composite:
             RuleError: no row matches, or the rule is not defined for the node.
         """
         for match, rule in self.rows:
-            if matches(match, node, facts):
+            if matches(match, node, facts) and not _passes_by(match, rule, node):
                 # A table says of all moves that they hand relevance back; of one node it is the user's word.
                 if match is Kind.ROUTE or not isinstance(rule, Gradient):
                     _check_samples(node, facts)
@@ -129,33 +132,38 @@ class Composite:
     def closing(self, node: Node, facts: Facts) -> Rule | None:
         """The rule of a recurrent node as a whole, None if it is to be opened.
 
-        A glob may name it on the way to its nodes: then it counts if its rule is defined for recurrent nodes.
-
         Raises:
             RuleError: the rule is not defined for the node.
         """
         for match, rule in self.rows:
-            glob = isinstance(match, str) and match not in (node.path, *node.merged)
-            if matches(match, node, facts) and not (glob and Kind.RECURRENT not in rule.kinds):
+            if matches(match, node, facts) and not _passes_by(match, rule, node):
                 rule.check(node, facts)
                 return rule
         return None
 
     def check_rows(self, *parts: Facts) -> None:
-        """Raise UnknownNameError if a glob or a layer class matches no node: a row without effect is a mistake.
+        """Refuse rows without effect, which are mistakes.
 
         Args:
             parts: facts of the model's graph, and of the bodies of its loops.
+
+        Raises:
+            UnknownNameError: a glob or a layer class matches no node. RuleError: a glob matches only nodes of kinds
+            that its rule is not defined for.
         """
         paths = [path for facts in parts for path in facts.graph.paths()]
         nodes = [(node, facts) for facts in parts for node in facts.graph.nodes]
-        for match, _ in self.rows:
+        for match, rule in self.rows:
             if isinstance(match, type) and not any(matches(match, *pair) for pair in nodes):
                 known = {type(node.layer).__name__ for node, _ in nodes if node.layer is not None}
                 fix = "merged layers (batch normalisation) and layers that were opened are matched by their paths."
                 raise UnknownNameError("layer class in this model:", match.__name__, known, fix=fix)
-            if isinstance(match, str) and not any(fnmatch.fnmatchcase(path, match) for path in paths):
-                raise UnknownNameError("node", match, paths, fix="print(kxai.plan(model, method)) lists the nodes.")
+            if isinstance(match, str):
+                found = [node for node, facts in nodes if matches(match, node, facts)]
+                if not found:
+                    raise UnknownNameError("node", match, paths, fix=_LISTED)
+                if all(_passes_by(match, rule, node) for node in found):
+                    raise _fits_none(match, rule, found)
 
 
 def matches(match: Match, node: Node, facts: Facts) -> bool:
@@ -169,6 +177,21 @@ def matches(match: Match, node: Node, facts: Facts) -> bool:
         split_off = node.kind in (Kind.ELEMENTWISE, Kind.SOFTMAX) and id(node.layer) in facts.affine_layers
         return isinstance(node.layer, match) and not split_off
     return match(node, facts)
+
+
+def _passes_by(match: Match, rule: Rule, node: Node) -> bool:
+    """Whether a glob, and not the node's own name, matches a node of a kind that the rule is not defined for."""
+    return isinstance(match, str) and match not in (node.path, *node.merged) and node.kind not in rule.kinds
+
+
+def _fits_none(match: str, rule: Rule, nodes: Sequence[Node]) -> RuleError:
+    listed = ", ".join(f"{node.path} ({node.kind.value})" for node in nodes[:5])
+    return RuleError(
+        f"Rule {rule!r} applies to none of the nodes that {match!r} matches.",
+        expected=f"a node of kind {', '.join(sorted(kind.value for kind in rule.kinds))}",
+        received=listed + ", ..." * (len(nodes) > 5),
+        fix=_LISTED,
+    )
 
 
 def _check_samples(node: Node, facts: Facts) -> None:

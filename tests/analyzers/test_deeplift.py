@@ -638,3 +638,7 @@ def test_rows_choose_the_rule_of_a_node():
     chosen = {type(rule).__name__ for node, rule in mixed.plan().rules.items() if node.op == "relu"}
     assert chosen == {"RevealCancel", "Rescale"}
     assert mixed.name == "deeplift (deeplift + 1 row)"
+    # The affine nodes, which the glob matches as well, keep the rule of the table.
+    wider = kxai.DeepLIFT(case.model, rule=[("dense*", rules.RevealCancel())]).plan()
+    chosen = {(node.kind, type(rule).__name__) for node, rule in wider.rules.items() if node.path.startswith("dense")}
+    assert chosen == {(kxai.Kind.AFFINE, "Linear"), (kxai.Kind.ELEMENTWISE, "RevealCancel")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import keras
@@ -373,7 +374,7 @@ def test_what_it_says_of_itself():
     big = models.residual()
     wide = keras.Sequential([keras.Input((2000,)), layers.Dense(1)])
     told = IG(wide, np.zeros(2000), 2).explain(np.ones((1, 2000))).config["hyperparameters"]
-    assert told["baseline"] == "array of shape (2000,)"
+    assert re.fullmatch(r"array of shape \(2000,\), fingerprint [0-9a-f]{12}", told["baseline"])
     assert kxai.create_analyzer("integrated_gradients", big.model, num_steps=3).name == "integrated_gradients"
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
+from keras import ops
 
+import kxai
 from kxai.analyzers.references import resolve_references
 from kxai.errors import ArgumentError, InputError
 from kxai.graph.trace import InputSpec
-from kxai.references import Background
+from kxai.references import Background, Inputs
+from kxai.testing import models
 
 IMAGE = InputSpec((None, 4, 4, 3), "float32", "image")
 TABLE = InputSpec((None, 5), "float32", "table")
@@ -44,6 +49,39 @@ def test_a_background_is_the_same_for_all():
     assert of(Background(data)).shape == (3, 1, 4, 4, 3)
     assert not resolve_references(Background(data), IMAGE, 6).single
     assert repr(Background(data)) == "Background(3 samples)"
+
+
+def test_results_say_which_reference_was_used(tmp_path):
+    case = models.mlp()
+    zeros, ones = (np.full((5, 6), value, "float32") for value in (0, 1))
+
+    def told(reference):
+        analyzer = kxai.DeepLIFT(case.model, reference)
+        explanation = analyzer.explain(case.inputs)
+        explanation.save(tmp_path / "e.npz")
+        assert kxai.Explanation.load(tmp_path / "e.npz").config == explanation.config
+        assert analyzer.config()["hyperparameters"] == explanation.config["hyperparameters"]
+        return explanation.config["hyperparameters"]["reference"]
+
+    assert re.fullmatch(r"Background\(5 samples\), fingerprint [0-9a-f]{12}", told(Background(zeros)))
+    assert told(Background(zeros)) == told(Background(zeros.copy())) == told(Background([zeros]))
+    assert told(Background(zeros)) != told(Background(ones))
+    assert told(Background(zeros)) != told(Background(zeros.astype("float64")))
+    # One per sample, too large to be written out.
+    many = np.zeros((200, 6), "float32")
+    wide = kxai.DeepLIFT(case.model, many).config()["hyperparameters"]["reference"]
+    assert re.fullmatch(r"array of shape \(200, 6\), fingerprint [0-9a-f]{12}", wide)
+    assert kxai.DeepLIFT(case.model, many + 1).config()["hyperparameters"]["reference"] != wide
+
+
+def test_parts_of_a_reference_are_told_one_by_one():
+    model = models.mlp().model
+    parts = {"a": np.zeros(2), "b": Background(np.zeros((3, 2000)))}
+    told = kxai.IntegratedGradients(model, parts).config()["hyperparameters"]["baseline"]
+    assert told["a"] == [0.0, 0.0]
+    assert told["b"].startswith("Background(3 samples), fingerprint ")
+    told = kxai.IntegratedGradients(model, Inputs(ops.zeros(2)), layer="*").config()["hyperparameters"]["baseline"]
+    assert told == "Inputs([0.0, 0.0])"
 
 
 def test_callables_return_one_or_several_per_sample():

@@ -267,7 +267,7 @@ def test_proportional_needs_windows():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"epsilon": -1.0}, "epsilon >= 0"), ({"relative": "max"}, r"None or \"rms\"")]
+    ("options", "message"), [({"epsilon": -1.0}, "epsilon is out of range"), ({"relative": "max"}, "'rms' or None")]
 )
 def test_wrong_hyperparameters_of_sums(options, message):
     with pytest.raises(ArgumentError, match=message):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import warnings
@@ -18,24 +17,11 @@ from kxai import backend, files
 from kxai.analyzers.pattern.moments import Running
 from kxai.composites import Plan
 from kxai.errors import ArgumentError, KxaiWarning, LoadError, NumericalError
+from kxai.fingerprints import fingerprint
 from kxai.rules.pattern import units_of
 
 FORMAT = "kxai.patterns"
 FORMAT_VERSION = 1
-
-
-def fingerprint(model: Any) -> str:
-    """A hash of all weights of a model.
-
-    Args:
-        model: a built Keras model.
-    """
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        array = np.ascontiguousarray(backend.to_numpy(weight.value))
-        digest.update(f"{array.dtype} {array.shape} ".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def described(plan: Plan) -> dict[str, str]:
@@ -57,7 +43,7 @@ class Patterns:
     Attributes:
         estimator: "linear" or "relu".
         samples: how many samples of the model's input they were fitted to.
-        weights: :func:`fingerprint` of the model.
+        weights: :func:`fingerprint` of the model's weights.
         nodes: what the model's nodes are, by path, see :func:`described`.
         arrays: by node path, (positive regime, other regime or None), float64, shaped like the node's kernel.
     """
@@ -100,7 +86,7 @@ class Patterns:
                 KxaiWarning,
                 stacklevel=3,
             )
-        return Patterns(estimator, running.samples, fingerprint(model), described(plan), arrays)
+        return Patterns(estimator, running.samples, _weights(model), described(plan), arrays)
 
     def tensor(self, path: str, positive: bool, dtype: Any) -> Any:
         """One pattern as a tensor, made once."""
@@ -129,7 +115,7 @@ class Patterns:
                     fix="fit(data) with this model.",
                 )
             self._suits.add(plan)
-        if fingerprint(model) != self.weights:
+        if _weights(model) != self.weights:
             raise ArgumentError(
                 "The patterns belong to other weights: the model was trained or changed after they were fitted.",
                 expected="the weights that the patterns were fitted with",
@@ -177,3 +163,7 @@ class Patterns:
                 received=f"{type(error).__name__}: {error}",
                 fix="fit and save them again.",
             ) from error
+
+
+def _weights(model: Any) -> str:
+    return fingerprint(backend.to_numpy(weight.value) for weight in model.weights)
