@@ -1,4 +1,4 @@
-"""Every test draws its own random numbers, whatever ran before it, in whichever process and order."""
+"""Every test draws its own random numbers, whatever ran before it, in whichever process and order; and fixtures of many."""
 
 from __future__ import annotations
 
@@ -44,3 +44,25 @@ def begin(config, name):
     random.seed(seed)
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(seed)
+
+
+@pytest.fixture
+def double_policy():
+    """Layers in float64."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.fixture
+def double(double_policy):
+    """Keras in float64: layers, inputs and all that says nothing else."""
+    import keras
+
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    yield
+    keras.config.set_floatx(before)

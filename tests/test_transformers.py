@@ -12,16 +12,10 @@ from kxai.testing.models import seeded
 from tests import naive_transformer as naive
 from tests.naive_transformer import Value
 
+pytestmark = pytest.mark.usefixtures("double_policy")
+
 SIZE, HEADS, HEAD, TOKENS, WORDS, CLASSES = 6, 4, 3, 5, 11, 3
 IDS = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0], [5, 0, 0, 0, 0]])
-
-
-@pytest.fixture(autouse=True)
-def in_double_precision():
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_dtype_policy(before)
 
 
 class Positions(layers.Layer):

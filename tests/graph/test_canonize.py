@@ -11,15 +11,9 @@ import kxai
 from kxai.graph.canonize import canonize, drop_identities, merge_scales, strip_heads
 from kxai.graph.graph import Kind
 from kxai.graph.trace import input_specs, trace
+from tests.weights import signed
 
-
-def randomized(model, seed=0):
-    """Random weights everywhere, negative gammas included; variances stay positive."""
-    rng = np.random.default_rng(seed)
-    for weight in model.weights:
-        value = rng.normal(size=weight.shape)
-        weight.assign(np.abs(value) + 0.5 if "variance" in weight.path else value)
-    return model
+pytestmark = pytest.mark.usefixtures("double_policy")
 
 
 def values(graph, x):
@@ -34,19 +28,11 @@ def merged(model):
 
 
 def sequential(shape, *net):
-    return randomized(keras.Sequential([layers.Input(shape, dtype="float64"), *net]))
+    return signed(keras.Sequential([layers.Input(shape, dtype="float64"), *net]))
 
 
 def norm(**options):
     return layers.BatchNormalization(name="norm", dtype="float64", **options)
-
-
-@pytest.fixture(autouse=True)
-def _double():
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_dtype_policy(before)
 
 
 AFTER = {
@@ -118,7 +104,7 @@ def _check(case, gone):
 def test_shared_output_is_not_merged():
     x = layers.Input((5,))
     hidden = layers.Dense(4)(x)
-    model = randomized(keras.Model(x, layers.Add()([norm()(hidden), hidden])))
+    model = signed(keras.Model(x, layers.Add()([norm()(hidden), hidden])))
     assert any(node.kind is Kind.SCALE for node in merged(model).nodes)
 
 
@@ -127,7 +113,7 @@ def test_weights_stay_live_after_merging():
     graph = merged(model)
     x = np.ones((2, 5))
     before = values(graph, x)[0]
-    randomized(model, seed=7)
+    signed(model, seed=7)
     after = values(graph, x)[0]
     assert np.abs(before - after).max() > 0.1
     np.testing.assert_allclose(after, np.asarray(model(x, training=False)), rtol=1e-10)

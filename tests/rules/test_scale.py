@@ -10,6 +10,7 @@ from keras import layers
 import kxai
 from kxai import Kind, rules
 from tests import naive
+from tests.weights import signed
 
 RULES = [
     (rules.Epsilon(0.1), lambda x, m, R: naive.epsilon(x, m, R, epsilon=0.1)),
@@ -19,14 +20,6 @@ RULES = [
     (rules.ZPlus(0.1), lambda x, m, R: naive.z_plus(x, m, R, epsilon=0.1)),
     (rules.ZPlus(0.1, bias=True), lambda x, m, R: naive.z_plus(x, m, R, epsilon=0.1, bias=True)),
 ]
-
-
-def signed(model, seed=0):
-    rng = np.random.default_rng(seed)
-    for weight in model.weights:
-        value = rng.normal(size=weight.shape)
-        weight.assign(np.abs(value) + 0.5 if "variance" in weight.path else value)
-    return model
 
 
 @pytest.mark.parametrize(("rule", "definition"), RULES, ids=lambda value: repr(value) if hasattr(value, "bias") else "")
