@@ -1,4 +1,8 @@
-"""Which tensors of a graph lie on the spatial axes of an input."""
+"""Which tensors of a graph lie on the spatial axes of an input, in their order and behind no recurrence.
+
+A tensor of a single position counts, unlike for ``feature_maps.py``, which follows axes wherever they go as long as
+there is something to tell apart along them.
+"""
 
 from __future__ import annotations
 
