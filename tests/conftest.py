@@ -1,4 +1,4 @@
-"""Every test draws its own random numbers, whatever ran before it, in whichever process and order; and fixtures of many."""
+"""Every test draws its own random numbers, whatever ran before it and in which process; and fixtures of many tests."""
 
 from __future__ import annotations
 
