@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -73,8 +74,10 @@ class Concrete:
         functions = graph.library.function
         nodes = [*graph.node, *(node for function in functions for node in function.node_def)]
         python = [f"{node.op} {node.name!r}" for node in nodes if node.op in _PYTHON]
-        compiled = [f.signature.name for f in functions if f.attr[_XLA].b] + [n.name for n in nodes if n.attr[_XLA].b]
-        return python + [f"XLA {name!r}" for name in compiled]
+        compiled = [f.signature.name for f in functions if f.attr[_XLA].b] or [n.name for n in nodes if n.attr[_XLA].b]
+        # Functions have the name that they were written with, and a number for every trace.
+        names = [re.sub(r"^__(inference|forward|backward)_+|(_\d+)+$", "", name) for name in compiled]
+        return python + [f"XLA {name!r}" for name in dict.fromkeys(names)]
 
 
 def save(folder: str, signatures: Mapping[str, Concrete], assets: Sequence[str]) -> None:

@@ -20,6 +20,12 @@ from kxai.targets import Target
 
 _SCOPE = re.compile(r"[\w.\\/>-]*", re.ASCII)
 
+_KERAS_GROUPED = "conv_xla"  # Keras' name of the function that it has compiled
+_UNGROUPED = (
+    "Keras compiles grouped convolutions by XLA, which TensorFlow does not have for every CPU; where a group is one "
+    "channel, a DepthwiseConv2D with the same kernel, its last two axes swapped, does without."
+)
+
 SERVING, EXPLAIN, EXPLAIN_IMAGE = "serving_default", "explain", "explain_image"
 
 
@@ -187,11 +193,12 @@ def _traced(function: Explaining | ImageExplaining, what: str) -> Concrete:
 def _checked(function: Concrete, what: str) -> Concrete:
     foreign = function.foreign()
     if foreign:
+        grouped = any(_KERAS_GROUPED in name for name in foreign)
         raise ExportError(
             f"The graph of {what} holds what a server does not run.",
             expected="TensorFlow's own operations, not compiled by XLA",
             received=", ".join(foreign),
-            fix="write the layer with keras.ops, without jit_compile.",
+            fix=_UNGROUPED if grouped else "write the layer with keras.ops, without jit_compile.",
         )
     return function
 

@@ -73,7 +73,8 @@ def export(
     """Write a model with its explanations as a SavedModel, which needs neither Keras nor kxai to run.
 
     The folder ``path/version`` is what TensorFlow Serving loads: a graph without Python functions and without XLA, for
-    any batch size, with these signatures. The model is not changed; the export holds its weights as they are now.
+    any batch size, with these signatures. The model is not changed; the export holds its weights as they are now, and
+    once per analyzer the arrays that it compares inputs with.
 
     - ``serving_default``: the model's inputs -> its outputs, at inference.
     - ``explain``: the inputs and ``target``, int32 (batch,), class indices with -1 for the predicted class -> the

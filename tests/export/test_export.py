@@ -551,6 +551,15 @@ def test_what_no_server_runs_is_refused(layer, text, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_grouped_convolutions_are_refused(tmp_path):
+    # Their gradients, and those that follow a bias, are missing where TensorFlow runs without oneDNN.
+    stack = [layers.Conv2D(4, 3, groups=2), layers.Conv2D(4, 3, groups=2), layers.Flatten(), layers.Dense(2)]
+    model = keras.Sequential([keras.Input((6, 6, 2)), *stack])
+    with pytest.raises(ExportError, match=r"Received: XLA '\w*conv_xla\w*'\n(.|\n)*grouped convolutions by XLA"):
+        kxai.export(kxai.Gradient(model), tmp_path / "new", warmup=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_analyzers_that_compile_with_xla_are_recorded_without(tmp_path):
     model, x = dense(), models.numbers(4)
     done = kxai.export(kxai.LRP(model, "epsilon", jit=True), tmp_path)
