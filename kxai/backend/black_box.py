@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,16 @@ _IN_MEMORY = frozenset(
     LookupTableRemoveV2 TensorArrayV3 TensorArrayGradV3 TensorArrayWriteV3 TensorArrayReadV3 TensorArrayGatherV3
     TensorArrayScatterV3 TensorArrayConcatV3 TensorArraySplitV3 TensorArraySizeV3 TensorArrayCloseV3 StackV2
     StackPushV2 StackPopV2 StackCloseV2
+    """.split()
+)
+# Functions of a resource that TensorFlow calls as soon as it is loaded; they may loop without end, or fill the memory.
+_AT_ONCE = frozenset({"_create_resource", "_initialize", "_destroy_resource"})
+_FILLING = frozenset(
+    """
+    Const Placeholder Identity NoOp Cast PartitionedCall StatefulPartitionedCall HashTableV2 MutableHashTableV2
+    MutableHashTableOfTensorsV2 MutableDenseHashTableV2 AnonymousHashTable
+    AnonymousMutableHashTable AnonymousMutableHashTableOfTensors AnonymousMutableDenseHashTable InitializeTableV2
+    LookupTableImportV2 LookupTableExportV2 LookupTableInsertV2 VarHandleOp AssignVariableOp ReadVariableOp
     """.split()
 )
 # Operations that count as stateless and yet open files or run Python.
@@ -81,6 +92,26 @@ class SavedModel:
         """The names of the signatures."""
         return sorted(name for name in self._graph.signature_def if name != _INTERNAL)
 
+    def at_once(self) -> list[str]:
+        """The operations, other than those which fill tables, that run while the SavedModel is loaded."""
+        nodes = self._graph.object_graph_def.nodes
+        library = {function.signature.name: function for function in self._graph.graph_def.library.function}
+        ran = {child.node_id for node in nodes for child in node.children if child.local_name in _AT_ONCE}
+        stores = [one for node in nodes for one in node.saveable_objects.values()]
+        ran |= {number for one in stores for number in (one.save_function, one.restore_function)}
+        names = {name for number in ran for name in nodes[number].function.concrete_functions}
+        names |= {nodes[number].bare_concrete_function.concrete_function_name for number in ran}
+        reached = _reached(library, names)
+        used = [(node, library[name]) for name in reached for node in library[name].node_def]
+        return sorted({node.op for node, within in used if node.op not in _FILLING and not _names_a_key(node, within)})
+
+    def constants(self) -> int:
+        """The bytes of all constants, of which the file may hold one number for all."""
+        graph = self._graph.graph_def
+        nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+        tensors = [value.tensor for node in nodes if node.op == "Const" for value in [node.attr["value"]]]
+        return sum(math.prod(max(dim.size, 0) for dim in one.tensor_shape.dim) * _width(one.dtype) for one in tensors)
+
     def outside(self) -> list[str]:
         """The operations that could run code or reach files or the network, and assets that lie elsewhere."""
         used = {node.op for node in self._nodes()}
@@ -118,6 +149,23 @@ class SavedModel:
             The layer.
         """
         return Signature(str(self._folder), endpoint)
+
+
+def _width(dtype: int) -> int:
+    return int(tf.dtypes.as_dtype(dtype).size or 1)
+
+
+def _names_a_key(node: Any, function: Any) -> bool:
+    """Whether a node adds a word to the name under which a table is stored."""
+    words = {
+        one.name for one in function.node_def if one.op == "Const" and not one.attr["value"].tensor.tensor_shape.dim
+    }
+    given = words | {one.name for one in function.signature.input_arg}
+    return (
+        node.op == "Add"
+        and node.attr["T"].type == tf.string.as_datatype_enum
+        and all(name.split(":")[0] in given for name in node.input)
+    )
 
 
 def _reaches(name: str) -> bool:
@@ -167,6 +215,11 @@ class Signature(keras.layers.TFSMLayer):
     def specs(self) -> dict[str, Any]:
         """Shape and dtype by the name of an input."""
         return dict(self.call_endpoint_fn.structured_input_signature[1])
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Shape and dtype by the name of an output."""
+        return dict(self.call_endpoint_fn.structured_outputs)
 
     def call(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Calls the signature.

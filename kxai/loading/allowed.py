@@ -43,6 +43,7 @@ _NOT_FUNCTIONS = {"get", "serialize", "deserialize"}
 # Settings that name a file which Keras opens when the layer is made.
 _FILES = ("vocabulary", "idf_weights", "merges", "filepath")
 _LOOKUPS = ("StringLookup", "IntegerLookup", "TextVectorization")
+_OTHER_WORDS = 10**6
 _PLAIN = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__", "__tuple__"}
 _ARRAYS = {"__keras_tensor__", "__tensor__", "__numpy__"}
 _DTYPES = (
@@ -64,6 +65,7 @@ def check(config: dict[str, Any], request: Request) -> None:
     objects = list(_objects({key: part for key, part in config.items() if key != "compile_config"}))
     _check_code(objects, request)
     _check_files(objects, request)
+    _check_numbers(objects, request)
     if operations := sorted({_function(item) for item in objects if item["class_name"] in _OPERATIONS_OF_KERAS2}):
         raise LoadError(
             f"{request.path} calls TensorFlow's functions, as Keras 2 writes them, which Keras 3 does not have.",
@@ -150,6 +152,19 @@ def _check_files(objects: list[dict[str, Any]], request: Request) -> None:
 
 def _function(item: dict[str, Any]) -> str:
     return str(_settings(item).get("function") or _settings(item).get("name") or item["class_name"])
+
+
+def _check_numbers(objects: list[dict[str, Any]], request: Request) -> None:
+    # Keras makes a list of so many entries as soon as the layer is made.
+    for item in objects:
+        count = _settings(item).get("num_oov_indices")
+        if item["class_name"] in _LOOKUPS and isinstance(count, (int, float)) and count > _OTHER_WORDS:
+            raise LoadError(
+                f"{request.path} describes a layer with more places for unknown words than any has.",
+                expected=f"num_oov_indices of at most {_OTHER_WORDS}",
+                received=f"{count} of {_settings(item).get('name')!r}",
+                fix="do not use this file, unless you trust its origin: then safe_mode=False loads it.",
+            )
 
 
 def _check_names(objects: list[dict[str, Any]], request: Request) -> None:

@@ -8,6 +8,7 @@ import keras
 
 from kxai.backend import SavedModel, stored_bytes
 from kxai.errors import LoadError
+from kxai.loading import archives
 from kxai.loading.request import Request
 
 _USUAL = ("serving_default", "serve")
@@ -36,6 +37,16 @@ def load(request: Request, endpoint: str | None) -> keras.Model:
             received=", ".join(outside[:10]),
             fix="only if you trust the origin of this folder: load it with safe_mode=False.",
         )
+    if request.safe_mode and (computed := saved.at_once()):
+        raise LoadError(
+            f"{folder} has a graph that computes while it is loaded, for as long and as much as it likes.",
+            expected="tables that are filled with stored values",
+            received=", ".join(computed[:10]),
+            fix="only if you trust the origin of this folder: load it with safe_mode=False.",
+        )
+    size = stored_bytes(folder) + (folder / "saved_model.pb").stat().st_size
+    if request.safe_mode and (constants := saved.constants()) > (allowed := archives.bound(size)):
+        raise archives.too_large(folder, constants, allowed)
     try:
         layer = saved.layer(endpoint)
     except Exception as error:  # TensorFlow raises nearly every kind of exception here.
@@ -45,6 +56,13 @@ def load(request: Request, endpoint: str | None) -> keras.Model:
             received=f"{stored_bytes(folder)} bytes of weights; {type(error).__name__}: {str(error)[:300]}",
             fix="copy the whole folder again.",
         ) from error
+    if unknown := [name for name, spec in layer.results.items() if spec.shape.rank is None]:
+        raise LoadError(
+            f"{folder} does not say what shape its outputs have.",
+            expected="outputs with a known number of axes",
+            received=f"{', '.join(unknown)} of unknown shape",
+            fix="export the model with tf.ensure_shape(output, (None, ...)) at its end.",
+        )
     inputs = {name: _input(request, name, spec) for name, spec in layer.specs.items()}
     outputs = layer(inputs)
     return keras.Model(_single(inputs), _single(outputs), name="saved_model")

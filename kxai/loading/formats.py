@@ -49,9 +49,10 @@ def _optional(path: Path, name: str) -> bytes | None:
 
 def _expanded(path: Path) -> int:
     """Bytes of weights in an archive, whose HDF5 file is checked on the way."""
-    content = _optional(path, archives.WEIGHTS)
-    if content is not None:
-        hdf5.check(io.BytesIO(content), path, path.stat().st_size)
+    with failures.of_archive(path):
+        # Without it Keras would look for weights in other formats, which are not checked.
+        content = archives.read(path, archives.WEIGHTS)
+    hdf5.check(io.BytesIO(content), path, path.stat().st_size)
     with zipfile.ZipFile(path) as entries:
         return sum(entry.file_size for entry in entries.infolist())
 

@@ -39,6 +39,16 @@ def test_subclassed_model_of_keras2():
     np.testing.assert_allclose(model(inputs["input_1"][:1]), expected[0][:1], atol=1e-6)
 
 
+def test_outputs_of_unknown_shape(tmp_path):
+    def shapeless(x):
+        shape = tf.cast(tf.unique(tf.reshape(x, [-1]))[0], tf.int32)  # as the values say
+        return {"y": tf.reshape(x, shape), "z": x}
+
+    text = message(export(tmp_path / "shapeless", shapeless, ROWS))
+    assert "does not say what shape its outputs have" in text
+    assert "y of unknown shape" in text
+
+
 def test_several_inputs_and_outputs_go_by_name():
     inputs, expected = stored("plain")
     model = load(FIXTURES / "plain")

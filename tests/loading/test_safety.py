@@ -24,6 +24,8 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from kxai.errors import LoadError
 from kxai.loading import archives, hdf5, load, sizes, trees
@@ -523,6 +525,93 @@ def test_a_folder_that_reaches_out(tmp_path):
     data.symlink_to(tmp_path / "models" / "blobs" / "1")
     folder.rename(tmp_path / "models" / "snapshots" / "a")
     assert isinstance(load(tmp_path / "models" / "snapshots" / "a"), keras.Model)
+
+
+class Table(tf.Module):
+    """A table that is filled while its SavedModel is loaded: with stored keys, or with computed ones."""
+
+    def __init__(self, keys):
+        super().__init__()
+        one = tf.constant([1], tf.int64)
+        self.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(one, one), 0)
+
+        def fill(table):
+            found = keys()
+            return tf.raw_ops.LookupTableImportV2(table_handle=table.resource_handle, keys=found, values=found)
+
+        self.table._initializer.initialize = fill
+        self.words = tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, 0)
+        self.words.insert(one, one)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 2), tf.int64, "x")])
+    def look(self, x):
+        found = tf.cast(self.table.lookup(x) + self.words.lookup(x), tf.float32)
+        return {"y": tf.ensure_shape(found, (None, 2))}
+
+
+def stored():
+    return tf.constant([1], tf.int64)
+
+
+def endless():
+    return tf.while_loop(lambda n: n > 0, lambda n: [n + 1], [tf.constant([1], tf.int64)])[0]
+
+
+def enormous():
+    return tf.range(tf.constant(HUGE, tf.int64))
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    for keys in (stored, endless, enormous):
+        module = Table(keys)
+        tf.saved_model.save(module, str(folder / keys.__name__), signatures={"serve": module.look})
+    return folder
+
+
+@pytest.mark.usefixtures("tables", "bounded")
+@pytest.mark.parametrize(("keys", "said"), [("endless", "While"), ("enormous", "Range")])
+def test_a_graph_that_computes_while_it_is_loaded(tables, keys, said):
+    text = refusal(tables / keys)
+    assert "has a graph that computes while it is loaded" in text
+    assert said in text
+
+
+def test_tables_of_stored_values_load(tables):
+    assert load(tables / "stored")(np.array([[1, 2]])).numpy().tolist() == [[2.0, 0.0]]
+
+
+@pytest.mark.usefixtures("bounded")
+def test_a_constant_larger_than_the_file(tmp_path):
+    folder = shutil.copytree(FIXTURES / "plain", tmp_path / "plain")
+    saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    node = saved.meta_graphs[0].graph_def.node.add(name="many", op="Const")
+    node.attr["dtype"].type = node.attr["value"].tensor.dtype = 1
+    node.attr["value"].tensor.float_val.append(1.0)
+    node.attr["value"].tensor.tensor_shape.dim.add(size=HUGE)
+    (folder / "saved_model.pb").write_bytes(saved.SerializeToString())
+    assert "unpacks to far more than a model of its size holds" in refusal(folder)
+
+
+@pytest.mark.usefixtures("bounded")
+def test_places_for_unknown_words(toy, tmp_path):
+    settings = {"name": "words", "vocabulary": [1, 2], "num_oov_indices": HUGE}
+    path = rewritten(toy, tmp_path, lambda config: dense(config).update(class_name="IntegerLookup", config=settings))
+    text = refusal(path)
+    assert "more places for unknown words than any has" in text
+    assert "num_oov_indices of at most 1000000" in text
+
+
+@pytest.mark.usefixtures("bounded")
+def test_weights_in_a_format_that_is_not_checked(toy, tmp_path):
+    parts = members(toy / "toy.keras")
+    del parts["model.weights.h5"]
+    np.savez_compressed(tmp_path / "w.npz", **{"layers/d": np.zeros(10**5)})
+    with zipfile.ZipFile(tmp_path / "npz.keras", "w") as archive:
+        for name, content in {**parts, "model.weights.npz": (tmp_path / "w.npz").read_bytes()}.items():
+            archive.writestr(name, content)
+    assert "a zip archive without a Keras model in it" in refusal(tmp_path / "npz.keras")
 
 
 def test_a_checkpoint_of_too_many_ways(monkeypatch):
