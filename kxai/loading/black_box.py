@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -25,28 +26,14 @@ def load(request: Request, endpoint: str | None) -> keras.Model:
         A model of one layer. Several inputs, or outputs, are a dict by name.
 
     Raises:
-        LoadError: there is no such signature, it takes no batches, or the graph reaches out of the process.
+        LoadError: there is no such signature, it takes no batches, its outputs are of any shape, or the
+            graph reaches out of the process, computes while it is loaded, or has constants larger than the file.
     """
     folder = request.path
     saved = SavedModel(folder)
     endpoint = _choose(request, saved.endpoints, endpoint)
-    if request.safe_mode and (outside := saved.outside()):
-        raise LoadError(
-            f"{folder} has a graph that can run code, or reach files or the network.",
-            expected="operations that compute, and keep what they keep in memory",
-            received=", ".join(outside[:10]),
-            fix="only if you trust the origin of this folder: load it with safe_mode=False.",
-        )
-    if request.safe_mode and (computed := saved.at_once()):
-        raise LoadError(
-            f"{folder} has a graph that computes while it is loaded, for as long and as much as it likes.",
-            expected="tables that are filled with stored values",
-            received=", ".join(computed[:10]),
-            fix="only if you trust the origin of this folder: load it with safe_mode=False.",
-        )
-    size = stored_bytes(folder) + (folder / "saved_model.pb").stat().st_size
-    if request.safe_mode and (constants := saved.constants()) > (allowed := archives.bound(size)):
-        raise archives.too_large(folder, constants, allowed)
+    if request.safe_mode:
+        _check(folder, saved)
     try:
         layer = saved.layer(endpoint)
     except Exception as error:  # TensorFlow raises nearly every kind of exception here.
@@ -56,6 +43,7 @@ def load(request: Request, endpoint: str | None) -> keras.Model:
             received=f"{stored_bytes(folder)} bytes of weights; {type(error).__name__}: {str(error)[:300]}",
             fix="copy the whole folder again.",
         ) from error
+    inputs = {name: _input(request, name, spec) for name, spec in layer.specs.items()}
     if unknown := [name for name, spec in layer.results.items() if spec.shape.rank is None]:
         raise LoadError(
             f"{folder} does not say what shape its outputs have.",
@@ -63,9 +51,29 @@ def load(request: Request, endpoint: str | None) -> keras.Model:
             received=f"{', '.join(unknown)} of unknown shape",
             fix="export the model with tf.ensure_shape(output, (None, ...)) at its end.",
         )
-    inputs = {name: _input(request, name, spec) for name, spec in layer.specs.items()}
     outputs = layer(inputs)
     return keras.Model(_single(inputs), _single(outputs), name="saved_model")
+
+
+def _check(folder: Path, saved: SavedModel) -> None:
+    fix = "only if you trust the origin of this folder: load it with safe_mode=False."
+    if outside := saved.outside():
+        raise LoadError(
+            f"{folder} has a graph that can run code, or reach files or the network.",
+            expected="operations that compute, and keep what they keep in memory",
+            received=", ".join(outside[:10]),
+            fix=fix,
+        )
+    if computed := saved.at_once():
+        raise LoadError(
+            f"{folder} has a graph that computes while it is loaded, for as long and as much as it likes.",
+            expected="tables that are filled with stored values",
+            received=", ".join(computed[:10]),
+            fix=fix,
+        )
+    size = stored_bytes(folder) + (folder / "saved_model.pb").stat().st_size
+    if (constants := saved.constants()) > (allowed := archives.bound(size)):
+        raise archives.too_large(folder, constants, allowed)
 
 
 def _choose(request: Request, endpoints: list[str], endpoint: str | None) -> str:
