@@ -142,7 +142,7 @@ def explained(model: Any, composite: kxai.Composite, x: np.ndarray, rng: np.rand
     float32 runs compiled, as users run it; float64 step by step, which computes the same and saves the compilation
     (TensorFlow has no gradient of grouped convolutions on CPUs that is not compiled).
     """
-    weights = rng.normal(size=model.compute_output_shape(x.shape)).astype("float32")
+    weights = rng.normal(size=(len(x), *model.output_shape[1:])).astype("float32")
     stepwise = x.dtype == np.float64 and getattr(model.layers[0], "groups", 1) == 1
     with backend.eagerly() if stepwise else contextlib.nullcontext():
         return kxai.LRP(model, composite).explain(x, weights).relevance, weights

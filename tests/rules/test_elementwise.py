@@ -334,7 +334,7 @@ def test_moved_values_get_back_what_arrived_where_they_went(name):
     build, move = MOVES[name]
     model = keras.Sequential([keras.Input((4, 3, 2)), build()])
     x = RNG.normal(size=(2, 4, 3, 2)).astype("float32")
-    weights = RNG.normal(size=model.compute_output_shape(x.shape)).astype("float32")
+    weights = RNG.normal(size=(len(x), *model.output_shape[1:])).astype("float32")
     assert [kind for _, kind, _ in kxai.plan(model, "lrp.epsilon").rows] == ["route"] * len(kxai.plan(model).rows)
     moves = naive.matrix(move, (4, 3, 2))  # of zeros and ones
     R = (weights * move(x)).reshape(2, -1)
