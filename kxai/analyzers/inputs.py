@@ -103,6 +103,13 @@ def _check_alike(parts: Any, spec: Any) -> None:
 
 def _checked(value: Any, spec: Any) -> np.ndarray:
     array = to_array(value)
+    if spec.dtype == "string":
+        raise InputError(
+            f"Input {spec.name!r} takes text, in which nothing can be weighed.",
+            expected="a model of numbers",
+            received=f"{array.dtype}",
+            fix="apply what turns text into numbers (TextVectorization, StringLookup) first and explain what follows.",
+        )
     if array.dtype.kind not in "biuf":
         raise InputError(
             f"Input {spec.name!r} does not hold numbers.",

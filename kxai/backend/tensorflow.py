@@ -77,6 +77,28 @@ def vjp(function: Callable[..., Any], *inputs: Any) -> tuple[tuple[Any, ...], Pu
     return outputs, pullback
 
 
+def reached(function: Callable[..., Any], specs: Sequence[tuple[Sequence[int | None], str]]) -> list[bool]:
+    """Which inputs of a function its derivative depends on; nothing is computed.
+
+    Args:
+        function: tensors -> tensor or tuple of tensors.
+        specs: (shape, dtype) of each input.
+    """
+    found: list[bool] = []
+
+    def probe(*tensors: Any) -> Any:
+        watched = [x for x in tensors if x.dtype.is_floating]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(watched)
+            outputs = [y for y in tf.nest.flatten(function(*tensors)) if y.dtype.is_floating]
+        gradients = iter(tape.gradient(outputs, watched) if outputs else [None] * len(watched))
+        found.extend(x.dtype.is_floating and next(gradients) is not None for x in tensors)
+        return tf.constant(True)
+
+    tf.function(probe, autograph=False).get_concrete_function(*(tf.TensorSpec(*spec) for spec in specs))
+    return found
+
+
 def jvp(function: Callable[..., Any], inputs: Sequence[Any], directions: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Run ``function`` and its derivative along a direction.
 

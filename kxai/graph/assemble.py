@@ -12,6 +12,7 @@ from keras import ops, tree
 
 from kxai import backend
 from kxai.errors import ModelError
+from kxai.graph import black_box
 from kxai.graph.affine import Affine, Scale
 from kxai.graph.classify import refine
 from kxai.graph.foreign import Foreign
@@ -123,6 +124,7 @@ def _node(one: Any, two: Any, edges: dict[int, Edge], sizes: tuple[int, int]) ->
         holds_constants=any(map(is_array, tree.flatten(template))),
         reason=reason,
         mixes=mixes_samples(one, two, edges),
+        held=black_box.held(one.layer, call, inputs),
     )
 
 

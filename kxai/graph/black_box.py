@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 
+from kxai import backend
 from kxai.errors import RuleError
-from kxai.graph.graph import Graph, Node
+from kxai.graph.graph import Edge, Graph, Node
 
 
 def is_black_box(node: Node) -> bool:
@@ -14,7 +18,28 @@ def is_black_box(node: Node) -> bool:
     Args:
         node: any.
     """
-    return isinstance(node.layer, keras.layers.TFSMLayer)
+    return _is_closed(node.layer)
+
+
+def _is_closed(layer: Any) -> bool:
+    return isinstance(layer, keras.layers.TFSMLayer)
+
+
+def held(layer: Any, call: Callable[..., Any], inputs: Sequence[Edge]) -> frozenset[int]:
+    """The inputs of a layer's call that no derivative reaches: integers, and what it only rounds or compares.
+
+    Args:
+        layer: the layer, or None.
+        call: one tensor per input -> tensor or tuple of tensors.
+        inputs: edges.
+
+    Returns:
+        Positions of these inputs; none if the layer is no black box: then its own nodes say it.
+    """
+    if not _is_closed(layer):
+        return frozenset()
+    found = backend.reached(call, [(edge.shape, edge.dtype) for edge in inputs])
+    return frozenset(position for position, there in enumerate(found) if not there)
 
 
 def closed(node: Node, purpose: str) -> RuleError:

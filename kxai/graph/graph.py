@@ -79,6 +79,7 @@ class Node:
         holds_constants: whether a constant tensor is among the operands (it is no edge, so nothing is known of it).
         reason: for OPAQUE nodes, why the call could not be opened.
         mixes: whether it makes an entry of a sample from those of others, though the batch axis stays.
+        held: positions, among the inputs, of those that count as constants: no derivative reaches them.
     """
 
     path: str
@@ -98,6 +99,7 @@ class Node:
     holds_constants: bool = False
     reason: str = ""
     mixes: bool = False
+    held: frozenset[int] = frozenset()
 
     def run(self, *tensors: Any) -> tuple[Any, ...]:
         """Call the node; always a tuple, one tensor per output edge."""
@@ -152,7 +154,7 @@ class Graph:
         active = set(self.inputs) - self.held
         ids = set(active)
         for node in self.nodes:
-            carriers = active.intersection(node.inputs)
+            carriers = {edge for i, edge in enumerate(node.inputs) if edge in active and i not in node.held}
             if node.kind is Kind.CONSTANT or node.op in _CONSTANT_OPS or not carriers:
                 continue
             if node.kind is Kind.ROUTE and carriers <= ids:

@@ -87,7 +87,7 @@ def forward(
 
 def _step(plan: Plan, node: Node, tensors: tuple[Any, ...], run: Forward) -> Step:
     facts = plan.facts
-    active = tuple(edge in plan.graph.active for edge in node.inputs)
+    active = tuple(edge in plan.graph.active and i not in node.held for i, edge in enumerate(node.inputs))
     # Integers on the way of relevance are computed with as floats, so that relevance can come back.
     tensors = tuple(as_float(x) if carries else x for x, carries in zip(tensors, active, strict=True))
     kernel = bias = linear = None

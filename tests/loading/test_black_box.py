@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import kxai
-from kxai.errors import LoadError, RuleError
+from kxai.errors import InputError, LoadError, RuleError
 from kxai.loading import load
 from tests.fixtures.saved_models import make
 from tests.loading.test_formats import FIXTURES, message, predictions, stored
@@ -123,6 +123,46 @@ def test_plan_says_it_too(both):
     with pytest.raises(RuleError, match="which does not say what layers it is made of"):
         kxai.plan(both[1], "lrp.epsilon")
     assert kxai.plan(both[1], "gradient").rows[0][0] == "saved_model"
+
+
+def ids(x):
+    return {"y": 2 * tf.cast(x, tf.float32)}
+
+
+def place_of_the_largest(x):
+    return {"y": tf.cast(tf.argmax(x, 1)[:, None], tf.float32) + tf.round(x)}
+
+
+@pytest.mark.parametrize("function", [ids, place_of_the_largest])
+@pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "smoothgrad"])
+def test_what_no_derivative_reaches_is_an_error(tmp_path, function, method):
+    """And neither a silent zero nor an error of TensorFlow."""
+    dtype = tf.int32 if function is ids else tf.float32
+    model = load(export(tmp_path / "blind", function, tf.TensorSpec((None, 3), dtype, "x")))
+    with pytest.raises(InputError, match="No output of the model depends on its inputs in a way that could be expl"):
+        kxai.explain(model, np.ones((2, 3), dtype.name), method, target=0)
+
+
+def test_integers_beside_numbers(tmp_path):
+    def product(n, x):
+        return {"y": tf.cast(n, tf.float32) * x}
+
+    specs = tf.TensorSpec((None, 3), tf.int32, "n"), tf.TensorSpec((None, 3), tf.float32, "x")
+    model = load(export(tmp_path / "product", product, *specs))
+    inputs = {"n": np.array([[1, 2, 3]], "int32"), "x": np.array([[4, 5, 6]], "float32")}
+    found = kxai.explain(model, inputs, "gradient", target=2).relevance
+    np.testing.assert_array_equal(found["x"], [[0, 0, 3]])
+    np.testing.assert_array_equal(found["n"], [[0, 0, 0]])
+
+
+def test_text_is_refused(tmp_path):
+    def length(x):
+        return {"y": tf.cast(tf.strings.length(x), tf.float32)}
+
+    model = load(export(tmp_path / "text", length, tf.TensorSpec((None, 1), tf.string, "x")))
+    with pytest.raises(InputError, match="takes text, in which nothing can be weighed") as caught:
+        kxai.explain(model, np.array([["a"], ["bc"]]), "gradient")
+    assert "TextVectorization" in str(caught.value)
 
 
 def test_exported_by_keras3(tmp_path):
