@@ -66,18 +66,18 @@ class RectifierRule(Rule):
     """A rule of ReLUs.
 
     Args:
-        other: what to do at other activations: "error" (default), or "gradient" for their plain derivative.
+        other_activations: what to do at other activations: "error" (default), or "gradient" for their plain derivative.
     """
 
-    other: str = "error"
+    other_activations: str = "error"
     kinds: ClassVar = frozenset({Kind.ELEMENTWISE})
 
     def __post_init__(self) -> None:
-        check_choice("other", self.other, ["error", "gradient"])
+        check_choice("other_activations", self.other_activations, ["error", "gradient"])
 
     def check(self, node: Node, facts: Facts) -> None:
         super().check(node, facts)
-        if node.op not in RECTIFIERS and self.other == "error":
+        if node.op not in RECTIFIERS and self.other_activations == "error":
             raise RuleError(
                 f"{type(self).__name__} is defined for ReLUs only; node {node.path!r} is none.",
                 expected="relu or relu6 activations",
@@ -92,14 +92,14 @@ class GuidedReLU(RectifierRule):
     """Guided backprop at a ReLU: ``R_in = f'(n) pos(R_out)``, with f' = 1 for 0 < n (< the upper bound).
 
     Args:
-        other: what to do at other activations: "error" (default), or "gradient" for their plain derivative.
+        other_activations: what to do at other activations: "error" (default), or "gradient" for their plain derivative.
 
     Raises:
-        RuleError: (at plan time) the activation is no ReLU and ``other`` is "error".
+        RuleError: (at plan time) the activation is no ReLU and ``other_activations`` is "error".
 
     Example:
         >>> GuidedReLU()
-        GuidedReLU(other='error')
+        GuidedReLU(other_activations='error')
 
     Source: Springenberg et al. 2015.
     """
@@ -116,14 +116,14 @@ class DeconvReLU(RectifierRule):
     """Deconvnet at a ReLU: ``R_in = pos(R_out)``; the forward mask is ignored.
 
     Args:
-        other: what to do at other activations: "error" (default), or "gradient" for their plain derivative.
+        other_activations: what to do at other activations: "error" (default), or "gradient" for their plain derivative.
 
     Raises:
-        RuleError: (at plan time) the activation is no ReLU and ``other`` is "error".
+        RuleError: (at plan time) the activation is no ReLU and ``other_activations`` is "error".
 
     Example:
         >>> DeconvReLU()
-        DeconvReLU(other='error')
+        DeconvReLU(other_activations='error')
 
     Source: Zeiler & Fergus 2014.
     """
