@@ -20,10 +20,11 @@ from kxai.targets import Target
 
 _SCOPE = re.compile(r"[\w.\\/>-]*", re.ASCII)
 
-_KERAS_GROUPED = "conv_xla"  # Keras' name of the function that it has compiled
-_UNGROUPED = (
-    "Keras compiles grouped convolutions by XLA, which TensorFlow does not have for every CPU; where a group is one "
-    "channel, a DepthwiseConv2D with the same kernel, its last two axes swapped, does without."
+_KERAS_COMPILED = "conv_xla"  # Keras' name of the function that it has compiled
+_UNCOMPILED = (
+    "Keras compiles some convolutions by XLA, which TensorFlow does not have for every CPU: grouped ones of "
+    "keras.ops.conv, where a layer such as Conv2D(groups=...) does without, and 3D ones with the channels first, where "
+    "data_format='channels_last' does."
 )
 
 SERVING, EXPLAIN, EXPLAIN_IMAGE = "serving_default", "explain", "explain_image"
@@ -155,9 +156,17 @@ def _serving(explaining: Explaining) -> Concrete:
     def run(tensors: dict[str, Any]) -> dict[str, Any]:
         return dict(zip(names, interface.predicted(tensors), strict=True))
 
+    def computed(tensors: dict[str, Any]) -> dict[str, Any]:
+        graph = explaining.recorded.graph
+        values = graph.values([tensors[name] for name in interface.names])
+        return {name: values[edge] for name, edge in zip(names, graph.outputs, strict=True)}
+
     _check_names(interface.model)
     try:
         function = Concrete(run, interface.inputs)
+        if function.foreign():
+            # Keras compiles grouped convolutions by XLA; the graph that is explained computes them otherwise.
+            function = Concrete(computed, interface.inputs)
     except Exception as error:  # of whatever the model's layers do
         raise ExportError(
             f"Model {interface.model.name!r} cannot be called in a graph.",
@@ -193,12 +202,12 @@ def _traced(function: Explaining | ImageExplaining, what: str) -> Concrete:
 def _checked(function: Concrete, what: str) -> Concrete:
     foreign = function.foreign()
     if foreign:
-        grouped = any(_KERAS_GROUPED in name for name in foreign)
+        compiled = any(_KERAS_COMPILED in name for name in foreign)
         raise ExportError(
             f"The graph of {what} holds what a server does not run.",
             expected="TensorFlow's own operations, not compiled by XLA",
             received=", ".join(foreign),
-            fix=_UNGROUPED if grouped else "write the layer with keras.ops, without jit_compile.",
+            fix=_UNCOMPILED if compiled else "write the layer with keras.ops, without jit_compile.",
         )
     return function
 

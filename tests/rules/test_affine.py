@@ -79,6 +79,8 @@ CASES = [
     one("conv2d same, dilated", layers.Conv2D, (6, 5, 2), naive.conv, 2, 3, padding="same", dilation=2),
     one("conv2d dilated", layers.Conv2D, (7, 6, 1), naive.conv, 2, 3, dilation=2),
     one("conv2d groups", layers.Conv2D, (4, 4, 4), naive.conv, 6, 3, padding="same", groups=2),
+    one("conv2d groups of one", layers.Conv2D, (4, 4, 4), naive.conv, 8, 3, padding="same", groups=4),
+    one("conv2d groups of one, odd strides", layers.Conv2D, (4, 4, 2), naive.conv, 4, 2, strides=(2, 1), groups=2),
     one("conv3d", layers.Conv3D, (3, 4, 3, 2), naive.conv, 2, 2),
     one("conv3d same, strides 2", layers.Conv3D, (4, 3, 4, 1), naive.conv, 2, 3, **HALVED),
     one("depthwise1d", partial(layers.DepthwiseConv1D, depth_multiplier=2), (7, 2), naive.depthwise, 3),

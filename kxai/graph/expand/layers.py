@@ -74,10 +74,7 @@ def _conv(record: Any, layer: Any, x: Any) -> Any:
             left = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
             time = [[left, 0], [0, 0]] if layer.data_format == "channels_last" else [[0, 0], [left, 0]]
             x, padding = ops.pad(x, [[0, 0], *time]), "valid"
-        return ops.conv(
-            x, kernel, strides=list(layer.strides), padding=padding,
-            dilation_rate=layer.dilation_rate, data_format=layer.data_format,
-        )  # fmt: skip
+        return _by_groups(layer, x, kernel, padding)
 
     custom = type(layer).convolution_op is not keras.layers.Conv2D.convolution_op
     ones = (1,) * layer.rank
@@ -92,6 +89,19 @@ def _conv(record: Any, layer: Any, x: Any) -> Any:
     )
     z = _affine(record, layer, "conv", x, affine, layer.compute_output_shape(x.shape))
     return record.activate(layer.activation, z, layer=layer)
+
+
+def _by_groups(layer: Any, x: Any, kernel: Any, padding: str) -> Any:
+    """A convolution, of groups one by one: of several at once Keras compiles it, anew for every shape, by XLA."""
+    axis, groups = _channel_axis(layer), layer.groups
+    settings = {"padding": padding, "dilation_rate": layer.dilation_rate, "data_format": layer.data_format}
+    single = groups > 1 and kernel.shape[-2] == 1
+    if single and layer.rank < 3 and len(set(layer.strides)) == 1:
+        factors = ops.reshape(kernel, (*kernel.shape[:-2], groups, -1))
+        return ops.depthwise_conv(x, factors, strides=layer.strides, **settings)
+    parts = zip(ops.split(x, groups, axis), ops.split(kernel, groups, -1), strict=True) if groups > 1 else [(x, kernel)]
+    done = [ops.conv(part, own, strides=list(layer.strides), **settings) for part, own in parts]
+    return done[0] if groups == 1 else ops.concatenate(done, axis)
 
 
 def _depthwise_map(layer: Any, kernel: Callable[[], Any], channels: int, bias: Any) -> Affine:
