@@ -16,7 +16,7 @@ from kxai.composites import PRESETS, anything
 from kxai.testing import check_analyzer, check_composite, check_rule, models
 from tests import naive
 
-SIGNAL = {"linear": False, "alternatives": {"other": "gradient"}}
+SIGNAL = {"linear": False, "alternatives": {"other_activations": "gradient"}}
 RELATIVE = {"alternatives": {"relative": "rms"}}
 ABSOLUTE = {"alternatives": {"relative": None}}
 THRESHOLD = {"alternatives": {"threshold": 10.0}}
