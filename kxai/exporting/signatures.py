@@ -164,8 +164,8 @@ def _serving(explaining: Explaining) -> Concrete:
     _check_names(interface.model)
     try:
         function = Concrete(run, interface.inputs)
-        if function.foreign():
-            # Keras compiles grouped convolutions by XLA; the graph that is explained computes them otherwise.
+        if _compiled_by_keras(function.foreign()):
+            # The graph that is explained computes grouped convolutions otherwise.
             function = Concrete(computed, interface.inputs)
     except Exception as error:  # of whatever the model's layers do
         raise ExportError(
@@ -202,14 +202,18 @@ def _traced(function: Explaining | ImageExplaining, what: str) -> Concrete:
 def _checked(function: Concrete, what: str) -> Concrete:
     foreign = function.foreign()
     if foreign:
-        compiled = any(_KERAS_COMPILED in name for name in foreign)
         raise ExportError(
             f"The graph of {what} holds what a server does not run.",
             expected="TensorFlow's own operations, not compiled by XLA",
             received=", ".join(foreign),
-            fix=_UNCOMPILED if compiled else "write the layer with keras.ops, without jit_compile.",
+            fix=_UNCOMPILED if _compiled_by_keras(foreign) else "write the layer with keras.ops, without jit_compile.",
         )
     return function
+
+
+def _compiled_by_keras(foreign: Sequence[str]) -> bool:
+    """Whether Keras has compiled what a server does not run, and there is no more of that kind."""
+    return bool(foreign) and all(_KERAS_COMPILED in name for name in foreign)
 
 
 def _word(name: str) -> str:
