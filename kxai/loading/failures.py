@@ -120,5 +120,6 @@ def _damaged(path: Path, error: Exception) -> LoadError:
 
 
 def _first_line(error: Exception) -> str:
-    line = str(error).strip().split("\n")[0]
+    # Keras quotes the configuration, which may be long, and then the error that there was at first.
+    line = str(error).rpartition("Exception encountered: ")[2].strip().split("\n")[0]
     return line if len(line) <= 300 else line[:300] + "..."

@@ -326,14 +326,12 @@ def test_missing(tmp_path):
 
 
 def test_anything_else_is_told_with_its_cause(tmp_path):
-    path = saved(dense(), tmp_path / "toy.keras")
-    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(tmp_path / "bare.keras", "w") as bare:
-        bare.writestr("config.json", archive.read("config.json"))
-        bare.writestr("metadata.json", archive.read("metadata.json"))
-    text, cause = message(tmp_path / "bare.keras")
-    assert text.startswith(f"Keras could not load {tmp_path / 'bare.keras'}.")
-    assert "model.weights.h5" in text
-    assert isinstance(cause, ValueError)
+    path = saved(dense(), tmp_path / "toy.h5")
+    edited(path, lambda config: config["config"]["layers"][1]["config"].update(units="three"))
+    text, cause = message(path)
+    assert text.startswith(f"Keras could not load {path}.")
+    assert "units=three" in text
+    assert "could not be deserialized" in str(cause)
 
 
 def of_keras(version, path):
