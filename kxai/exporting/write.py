@@ -76,7 +76,8 @@ def export(
     any batch size, with these signatures. The model is not changed; the export holds its weights as they are now, and
     once per analyzer the arrays that it compares inputs with.
 
-    - ``serving_default``: the model's inputs -> its outputs, at inference.
+    - ``serving_default``: the model's inputs -> its outputs, at inference. Grouped convolutions, which Keras compiles
+      by XLA, are computed group by group: equal up to rounding.
     - ``explain``: the inputs and ``target``, int32 (batch,), class indices with -1 for the predicted class -> the
       outputs, ``relevance`` (for several inputs ``relevance_<input>`` each), ``target`` (what was explained), ``score``
       and ``residual``, float64 (batch,): score - base - sum of the relevance. All tensors have the batch first.

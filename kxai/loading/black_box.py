@@ -56,21 +56,20 @@ def load(request: Request, endpoint: str | None) -> keras.Model:
 
 
 def _check(folder: Path, saved: SavedModel) -> None:
-    fix = "only if you trust the origin of this folder: load it with safe_mode=False."
-    if outside := saved.outside():
-        raise LoadError(
-            f"{folder} has a graph that can run code, or reach files or the network.",
-            expected="operations that compute, and keep what they keep in memory",
-            received=", ".join(outside[:10]),
-            fix=fix,
-        )
-    if computed := saved.at_once():
-        raise LoadError(
-            f"{folder} has a graph that computes while it is loaded, for as long and as much as it likes.",
-            expected="tables that are filled with stored values",
-            received=", ".join(computed[:10]),
-            fix=fix,
-        )
+    refused = (
+        (saved.outside, "can run code, or reach files or the network",
+         "operations that compute, and keep what they keep in memory"),
+        (saved.at_once, "computes while it is loaded, for as long and as much as it likes",
+         "tables that are filled with stored values"),
+    )  # fmt: skip
+    for find, does, expected in refused:
+        if found := find():
+            raise LoadError(
+                f"{folder} has a graph that {does}.",
+                expected=expected,
+                received=", ".join(found[:10]),
+                fix="only if you trust the origin of this folder: load it with safe_mode=False.",
+            )
     size = stored_bytes(folder) + (folder / "saved_model.pb").stat().st_size
     if (constants := saved.constants()) > (allowed := archives.bound(size)):
         raise archives.too_large(folder, constants, allowed)

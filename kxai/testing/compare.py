@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,26 @@ def require(condition: bool, check: str, case: str, *, expected: str, received: 
     """
     if not condition:
         raise AssertionError(f"{check} [{case}]\n  Expected: {expected}\n  Received: {received}")
+
+
+def require_frozen(value: Any, attribute: str, *, expected: str) -> None:
+    """Raise AssertionError unless setting an attribute is refused.
+
+    Args:
+        value: a dataclass instance.
+        attribute: the name to set.
+        expected: what the value should be, for the message.
+
+    Example:
+        >>> from kxai.rules import Epsilon
+        >>> require_frozen(Epsilon(), "epsilon", expected="a frozen rule")
+    """
+    try:
+        setattr(value, attribute, None)
+        frozen = False
+    except dataclasses.FrozenInstanceError:
+        frozen = True
+    require(frozen, "frozen value", repr(value), expected=expected, received="attributes can be set")
 
 
 def require_close(check: str, case: str, expected: Any, received: Any, tolerance: float = 1e-5) -> None:

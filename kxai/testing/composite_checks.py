@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from kxai.composites import Composite, first
 from kxai.errors import KxaiWarning
 from kxai.rules import Flat, Rule
 from kxai.targets import Contrast
-from kxai.testing.compare import during, require, require_close, require_finite
+from kxai.testing.compare import during, require, require_close, require_finite, require_frozen
 from kxai.testing.models import CORE, Builder, Case
 
 
@@ -54,12 +53,7 @@ def check_composite(composite: Composite, *, cases: Sequence[Builder] = CORE, li
 
 def _check_table(composite: Composite) -> None:
     name = repr(composite)
-    try:
-        composite.name = "other"  # type: ignore[misc]
-        frozen = False
-    except dataclasses.FrozenInstanceError:
-        frozen = True
-    require(frozen, "frozen value", name, expected="a frozen Composite", received="attributes can be set")
+    require_frozen(composite, "name", expected="a frozen Composite")
     require(bool(composite.rows), "rows", name, expected="at least one row", received="none")
     with during("rows are pairs of match and rule", name):
         composite.but(*composite.rows)  # checks each row

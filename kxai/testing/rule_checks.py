@@ -13,7 +13,7 @@ from kxai.analyzers.scores import Spec
 from kxai.composites import Plan
 from kxai.errors import KxaiError
 from kxai.rules import Rule, Step
-from kxai.testing.compare import another, during, require, require_close, require_finite
+from kxai.testing.compare import another, during, require, require_close, require_finite, require_frozen
 from kxai.testing.nodes import AFFINE, OTHER, SLOW, Tiny, plan_of, run_of, sent, steps, tiny, values
 
 # (x, W, b, R) of one sample, flattened, float64: inputs (n,), map (n, m), bias (m,), relevance (m,) -> (n,)
@@ -69,12 +69,7 @@ def check_rule(
 def _check_value(rule: Rule) -> None:
     name = repr(rule)
     require(dataclasses.is_dataclass(rule), "frozen value", name, expected="a dataclass", received=str(type(rule)))
-    try:
-        rule.anything = 1  # type: ignore[attr-defined]
-        frozen = False
-    except dataclasses.FrozenInstanceError:
-        frozen = True
-    require(frozen, "frozen value", name, expected="@dataclass(frozen=True)", received="attributes can be set")
+    require_frozen(rule, "anything", expected="@dataclass(frozen=True)")
     with during("repr rebuilds the rule", name):
         rebuilt = eval(name, {**vars(np), type(rule).__name__: type(rule)})
     require(rebuilt == rule, "equality of equal rules", name, expected=name, received=repr(rebuilt))

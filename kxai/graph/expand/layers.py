@@ -95,13 +95,15 @@ def _by_groups(layer: Any, x: Any, kernel: Any, padding: str) -> Any:
     """A convolution, of groups one by one: of several at once Keras compiles it, anew for every shape, by XLA."""
     axis, groups = _channel_axis(layer), layer.groups
     settings = {"padding": padding, "dilation_rate": layer.dilation_rate, "data_format": layer.data_format}
-    single = groups > 1 and kernel.shape[-2] == 1
-    if single and layer.rank < 3 and len(set(layer.strides)) == 1:
+    strides = list(layer.strides)
+    if groups == 1:
+        return ops.conv(x, kernel, strides=strides, **settings)
+    # TensorFlow has depthwise convolutions of two axes at most, with one stride for both.
+    if kernel.shape[-2] == 1 and layer.rank < 3 and len(set(strides)) == 1:
         factors = ops.reshape(kernel, (*kernel.shape[:-2], groups, -1))
         return ops.depthwise_conv(x, factors, strides=layer.strides, **settings)
-    parts = zip(ops.split(x, groups, axis), ops.split(kernel, groups, -1), strict=True) if groups > 1 else [(x, kernel)]
-    done = [ops.conv(part, own, strides=list(layer.strides), **settings) for part, own in parts]
-    return done[0] if groups == 1 else ops.concatenate(done, axis)
+    parts = zip(ops.split(x, groups, axis), ops.split(kernel, groups, -1), strict=True)
+    return ops.concatenate([ops.conv(part, own, strides=strides, **settings) for part, own in parts], axis)
 
 
 def _depthwise_map(layer: Any, kernel: Callable[[], Any], channels: int, bias: Any) -> Affine:
